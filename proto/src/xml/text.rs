@@ -50,7 +50,11 @@ fn declared_encoding(text: &[u8]) -> Option<String> {
 
 /// Whether XML 1.0 has this character.
 pub const fn is_xml_char(c: char) -> bool {
-    matches!(c, '\t' | '\n' | '\r' | '\u{20}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..)
+    match c {
+        '\t' | '\n' | '\r' => true,
+        '\u{0}'..'\u{20}' | '\u{fffe}' | '\u{ffff}' => false,
+        _ => true,
+    }
 }
 
 /// Whether this is only the white space that XML allows between elements.

@@ -1,0 +1,5 @@
+//! The one test binary of the workspace's suites: a suite is a module here.
+//!
+//! One binary links once and runs side by side; `tidy` fails if a file of tests is forgotten.
+
+mod tidy;
