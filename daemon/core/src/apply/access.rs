@@ -1,0 +1,44 @@
+//! Facts about access, ended tokens, better hashes, and the floor of the history.
+
+use super::Entry;
+use crate::effect::Answer;
+use crate::proposal::{Cut, Rehash, Revoke};
+use crate::state::State;
+use std::sync::Arc;
+use tiebeam_proto::record::AuditRecord;
+
+/// Tokens whose early end is remembered; a limit against a caller who logs in and out for ever.
+const REVOKED_MAX: usize = 100_000;
+
+impl State {
+    pub(super) fn apply_audit(&mut self, entry: &mut Entry, facts: &[AuditRecord]) -> Answer {
+        for fact in facts {
+            let value = serde_json::to_value(fact).expect("a record is plain JSON");
+            self.archive(entry, &value, None);
+        }
+        Answer::Done
+    }
+
+    pub(super) fn apply_revoke(&mut self, revoke: &Revoke) -> Answer {
+        if self.revoked.len() < REVOKED_MAX {
+            self.revoked.insert(Arc::from(revoke.token.as_str()), revoke.expires_us);
+        }
+        Answer::Done
+    }
+
+    pub(super) fn apply_rehash(&mut self, rehash: &Rehash) -> Answer {
+        if let Some(credential) = self.credentials.get_mut(rehash.user.as_str())
+            && credential.hash.as_deref() == Some(rehash.old.as_str())
+        {
+            credential.hash = Some(rehash.new.clone());
+        }
+        Answer::Done
+    }
+
+    pub(super) fn apply_cut(&mut self, cut: &Cut) -> Answer {
+        if cut.floor_index > self.chain.floor_index && cut.floor_index <= self.chain.index {
+            self.chain.floor_index = cut.floor_index;
+        }
+        Answer::Done
+    }
+}

@@ -1,0 +1,124 @@
+//! Applying what a plan decided: its reads are compared, its writes make the next revision.
+
+use crate::diff;
+use crate::path::Path;
+use crate::proposal::{Plan, Read, Write};
+use crate::schema::{self, Violation};
+use crate::state::{Credential, State};
+use crate::tree::Tree;
+use imbl::OrdMap;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use tiebeam_proto::record::Change;
+
+/// A plan's writes, tried out on State but not yet kept.
+pub(crate) struct Tried {
+    pub config: Tree,
+    pub credentials: OrdMap<Arc<str>, Credential>,
+    pub changes: Vec<Change>,
+    pub released: Vec<u64>,
+}
+
+impl Tried {
+    /// Whether there is a new revision in it.
+    pub(crate) fn makes_revision(&self) -> bool {
+        !self.changes.is_empty()
+    }
+}
+
+impl State {
+    /// Whether everything that the plan looked at is as it saw it.
+    pub fn reads_hold(&self, reads: &[Read]) -> bool {
+        reads.iter().all(|read| {
+            let path = Path::parse(&read.path).expect("a plan's paths were checked");
+            self.config.revision_at(&path) == read.seen
+        })
+    }
+
+    /// Tries a plan's writes on the newest configuration, under the next revision.
+    pub(crate) fn try_writes(&self, plan: &Plan) -> Result<Tried, Violation> {
+        let next = self.revision + 1;
+        let mut tried = Tried {
+            config: self.config.clone(),
+            credentials: self.credentials.clone(),
+            changes: Vec::new(),
+            released: Vec::new(),
+        };
+        let mut touched = BTreeSet::new();
+        for write in &plan.writes {
+            self.try_write(write, next, &mut tried, &mut touched)?;
+        }
+        let mut covered: Option<Path> = None;
+        for path in touched {
+            if covered.as_ref().is_some_and(|above| above.covers(&path)) {
+                continue;
+            }
+            tried.changes.extend(diff::between(&self.config, &tried.config, &path));
+            covered = Some(path);
+        }
+        schema::check(&tried.config, &tried.changes, &tried.credentials)?;
+        Ok(tried)
+    }
+
+    fn try_write(
+        &self,
+        write: &Write,
+        revision: u64,
+        tried: &mut Tried,
+        touched: &mut BTreeSet<Path>,
+    ) -> Result<(), Violation> {
+        let refused = |at: &str, why: String| Violation { at: at.to_owned(), why };
+        let parsed = |text: &str| Path::parse(text).map_err(|e| refused(text, e.to_string()));
+        match write {
+            Write::Set { path, value } => {
+                let at = parsed(path)?;
+                tried.config = tried
+                    .config
+                    .set(&at, value, revision)
+                    .map_err(|error| refused(path, error.to_string()))?;
+                touched.insert(at);
+            }
+            Write::Remove { path } => {
+                let at = parsed(path)?;
+                tried.config = tried
+                    .config
+                    .remove(&at, revision)
+                    .map_err(|error| refused(path, error.to_string()))?;
+                touched.insert(at);
+            }
+            Write::Credential { user, hash, one_time } => {
+                let one_time = one_time
+                    .as_ref()
+                    .map(|(hash, lasts)| (hash.clone(), self.clock_us.saturating_add(*lasts)));
+                let credential = Credential { hash: hash.clone(), one_time };
+                tried.credentials.insert(Arc::from(user.as_str()), credential);
+            }
+            Write::CredentialRemove { user } => {
+                tried.credentials.remove(user.as_str());
+            }
+            Write::LockRelease { job } => {
+                let found = self.doubts.iter().find(|(_, doubt)| doubt.job == *job);
+                let Some((sequence, _)) = found else {
+                    return Err(refused("", format!("{job} holds no locks in doubt")));
+                };
+                tried.released.push(*sequence);
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps what was tried. Returns the revision, if there is a new one.
+    pub(crate) fn keep(&mut self, tried: &Tried) -> Option<u64> {
+        for sequence in &tried.released {
+            let doubt = self.doubts.remove(sequence).expect("it was there when it was tried");
+            self.locks_held.release(&doubt.locks);
+        }
+        self.credentials = tried.credentials.clone();
+        if !tried.makes_revision() {
+            return None;
+        }
+        self.revision += 1;
+        self.config = tried.config.clone();
+        Some(self.revision)
+    }
+}

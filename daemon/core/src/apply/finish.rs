@@ -1,0 +1,94 @@
+//! The end of jobs: finish on the long path, the committed stamp for everyone.
+
+use super::Entry;
+use crate::effect::Answer;
+use crate::job::Job;
+use crate::proposal::{Committed, Finish, Plan};
+use crate::state::{Doubt, State};
+use std::sync::Arc;
+use tiebeam_proto::outcome::Move;
+use tiebeam_proto::record::NodesApplied;
+use tiebeam_proto::{Outcome, Stage};
+
+impl State {
+    pub(super) fn apply_finish(&mut self, entry: &mut Entry, finish: &Finish) -> Answer {
+        if !self.running.contains(&finish.job) {
+            return Answer::Done;
+        }
+        if finish.plan.outcome == Outcome::Ok && !self.reads_hold(&finish.plan.reads) {
+            return Answer::Stale;
+        }
+        let (plan, tried) = match self.try_plan(&finish.plan) {
+            Ok(tried) => (finish.plan.clone(), tried),
+            Err(why) => {
+                let base = finish.plan.base_revision;
+                (Plan::ended(base, Outcome::Declined, why), None)
+            }
+        };
+        let mut job = self.take_running(finish.job);
+        if job.stage == Stage::Scheduled {
+            let began = finish.executed.unwrap_or(finish.finished);
+            job.advance(Move::Begin, began).expect("a scheduled job begins");
+            entry.stage(&job, Stage::Executed, began);
+        }
+        self.settle_locks(&mut job, &plan, finish);
+        entry.due();
+        self.end_job(entry, job, &plan, tried, finish.finished)
+    }
+
+    fn take_running(&mut self, sequence: u64) -> Job {
+        self.running.remove(&sequence).expect("the job runs");
+        let job = self.jobs.remove(&sequence).expect("a running job is live");
+        let job = Arc::unwrap_or_clone(job);
+        self.release_base(job.record.scheduling.base_revision);
+        job
+    }
+
+    /// Gives a job's locks back, or keeps them in doubt (ruling 11).
+    fn settle_locks(&mut self, job: &mut Job, plan: &Plan, finish: &Finish) {
+        let open: Vec<_> = job.open_commands().map(|c| (c.key.clone(), c.node)).collect();
+        let unknown = job
+            .record
+            .commands
+            .iter()
+            .filter(|command| command.result == "indeterminate")
+            .map(|command| (command.name.clone(), command.node));
+        let commands: Vec<_> = open.into_iter().chain(unknown).collect();
+        for command in &mut job.record.commands {
+            if command.result == "open" {
+                command.result = "indeterminate".to_owned();
+                command.evidence = Some("the job ended before the command's end was known".into());
+            }
+        }
+        if plan.outcome != Outcome::Indeterminate || commands.is_empty() {
+            self.locks_held.release(&job.locks);
+            return;
+        }
+        let doubt = Doubt {
+            job: job.record.job.clone(),
+            locks: job.locks.clone(),
+            commands,
+            since: finish.finished,
+        };
+        self.doubts.insert(job.sequence, doubt);
+    }
+
+    pub(super) fn apply_committed(&mut self, entry: &mut Entry, committed: &Committed) -> Answer {
+        for sequence in &committed.jobs {
+            if self.uncommitted.remove(sequence).is_none() {
+                continue;
+            }
+            let job = self.jobs.remove(sequence).expect("an uncommitted job is live");
+            let mut job = Arc::unwrap_or_clone(job);
+            job.advance(Move::Commit, committed.time).expect("a finished job commits");
+            job.record.nodes = Some(NodesApplied {
+                applied: committed.applied.clone(),
+                pending: committed.pending.iter().map(|(node, _)| *node).collect(),
+                reasons: committed.pending.iter().cloned().collect(),
+            });
+            entry.stage(&job, Stage::Committed, committed.time);
+            self.archive_job(entry, job);
+        }
+        Answer::Done
+    }
+}

@@ -1,0 +1,250 @@
+//! The replicated state: everything that must be the same on all nodes.
+//!
+//! State is changed by [`State::apply`](crate::apply) only. Its large maps share structure, so
+//! cloning it is a handful of pointer copies: readers, planners and snapshots each hold a clone.
+
+use crate::job::Job;
+use crate::lock::{Lock, LockSet};
+use crate::path::{Path, path};
+use crate::proposal::Needs;
+use crate::requests::RequestIds;
+use crate::tree::{Hash, Tree};
+use imbl::{OrdMap, OrdSet};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::sync::Arc;
+use tiebeam_proto::time::Time;
+
+/// The snapshot format that this version writes.
+pub const FORMAT: u32 = 1;
+
+/// The newest feature level that this version supports (ruling 12).
+pub const FEATURE_LEVEL: u32 = 1;
+
+/// Who the cluster is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cluster {
+    /// Made at `init`, for ever.
+    pub id: String,
+    /// The operators' name for it.
+    pub name: String,
+    /// Raised by restore and recover.
+    pub incarnation: u32,
+}
+
+/// A member's seat in the raft group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// Node id × 2^16 + incarnation (ruling 19).
+    pub raft_id: u64,
+    /// SHA-256 of its public key, hex.
+    pub key_hash: String,
+    /// Whether it votes.
+    pub voter: bool,
+}
+
+/// A user's password hash and one-time secret. Never part of the configuration tree.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Credential {
+    /// A PHC string, or a `$5$`/`$6$` hash of a migration.
+    pub hash: Option<String>,
+    /// Hash of a one-time secret and the cluster time at which it ends.
+    pub one_time: Option<(String, u64)>,
+}
+
+/// Where the history stands (ruling 15).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chain {
+    /// Index of the newest record; 0 before the first.
+    pub index: u64,
+    /// Its hash; zero before the first.
+    pub head: Hash,
+    /// The lowest index that is kept.
+    pub floor_index: u64,
+    /// The hash before the floor.
+    pub floor_previous: Hash,
+}
+
+/// Locks that a job left in doubt (ruling 11).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Doubt {
+    /// The job's id.
+    pub job: String,
+    /// What it still holds.
+    pub locks: Vec<Lock>,
+    /// Keys of the commands whose end is not known.
+    pub commands: Vec<(String, u32)>,
+    /// Since when.
+    pub since: Time,
+}
+
+/// Everything replicated.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// [`FORMAT`] of the writer.
+    pub format: u32,
+    /// What apply may do; raised by an entry only.
+    pub feature_level: u32,
+    /// Who the cluster is.
+    pub cluster: Cluster,
+    /// Index of the last applied entry.
+    pub applied: u64,
+    /// Its term.
+    pub term: u64,
+    /// Cluster time in microseconds (ruling 22).
+    pub clock_us: u64,
+    /// The proposer's wall clock in the last entry; for display.
+    pub wall: Time,
+    /// The configuration.
+    pub config: Tree,
+    /// Its revision.
+    pub revision: u64,
+    /// The configurations that live jobs were planned against, with the number of such jobs.
+    pub bases: OrdMap<u64, (u32, Tree)>,
+    /// The members.
+    pub members: OrdMap<u32, Member>,
+    /// Password hashes by user.
+    pub credentials: OrdMap<Arc<str>, Credential>,
+    /// Tokens that ended early, with the cluster time at which they would have ended.
+    pub revoked: OrdMap<Arc<str>, u64>,
+    /// Live jobs by sequence number.
+    pub jobs: OrdMap<u64, Arc<Job>>,
+    /// Jobs in stage submitted.
+    pub waiting: OrdSet<u64>,
+    /// Jobs in stages scheduled and executed.
+    pub running: OrdSet<u64>,
+    /// Jobs that made a revision and have no committed stamp.
+    pub uncommitted: OrdSet<u64>,
+    /// The number of the last job.
+    pub last_job: u64,
+    /// What waiting jobs ask for and running jobs hold.
+    pub locks_waiting: LockSet,
+    /// What running jobs and doubts hold.
+    pub locks_held: LockSet,
+    /// Locks in doubt by sequence number.
+    pub doubts: OrdMap<u64, Doubt>,
+    /// Idempotency keys.
+    pub requests: RequestIds,
+    /// Secrets in results that may be derived again, until that cluster time.
+    pub derived: OrdMap<u64, (u64, Vec<crate::proposal::Derived>)>,
+    /// Where the history stands.
+    pub chain: Chain,
+}
+
+/// Why a caller may not.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    /// The user is gone.
+    #[error("the user {0} does not exist")]
+    NoSuchUser(String),
+    /// The user may not log in.
+    #[error("the user {0} is disabled")]
+    Disabled(String),
+    /// The user's entry changed since the call was admitted.
+    #[error("the rights of {0} changed while the call was on its way")]
+    Changed(String),
+    /// No rule allows it.
+    #[error("{user} may not do this: allowed are {allowed}")]
+    NotAllowed {
+        /// Who asked.
+        user: String,
+        /// Who may.
+        allowed: String,
+    },
+}
+
+impl State {
+    /// A member's configuration path.
+    pub fn node_path(node: u32) -> Path {
+        path(&["nodes", &node.to_string()])
+    }
+
+    /// A user's configuration path; `None` if the text cannot be a user's name.
+    pub fn user_path(user: &str) -> Option<Path> {
+        crate::schema::is_name(user).then(|| path(&["users", user]))
+    }
+
+    /// The revision of a user's entry: any change of it ends the user's tokens.
+    pub fn credential_revision(&self, user: &str) -> Option<u64> {
+        self.config.revision_at(&State::user_path(user)?)
+    }
+
+    /// A text of a user's entry.
+    fn user_field(&self, user: &str, field: &str) -> Option<serde_json::Value> {
+        let node = self.config.get(&State::user_path(user)?)?;
+        node.as_map()?.get(field).map(|leaf| leaf.to_value())
+    }
+
+    /// Whether the user exists and may log in.
+    pub fn is_enabled(&self, user: &str) -> bool {
+        self.user_field(user, "login_enabled").and_then(|v| v.as_bool()).unwrap_or(false)
+    }
+
+    /// The groups of a user, the first one first; empty if there is no such user.
+    pub fn groups_of(&self, user: &str) -> Vec<String> {
+        let first = self.user_field(user, "group").and_then(|v| v.as_str().map(str::to_owned));
+        let more = self.user_field(user, "additional_groups");
+        let more = more.as_ref().and_then(|v| v.as_array()).into_iter().flatten();
+        let more = more.filter_map(|v| v.as_str().map(str::to_owned));
+        first.into_iter().chain(more).collect()
+    }
+
+    /// Whether the user is in one of the groups.
+    pub fn is_in_any(&self, user: &str, groups: &[&str]) -> bool {
+        self.groups_of(user).iter().any(|group| groups.contains(&group.as_str()))
+    }
+
+    /// Whether the user sees every job: root, members of exaadm and auditor.
+    pub fn sees_every_job(&self, user: &str) -> bool {
+        user == "root" || self.is_in_any(user, &["exaadm", "auditor"])
+    }
+
+    /// Checks a caller against what a job needs; says which rule allowed it.
+    pub fn may(&self, user: &str, needs: &Needs) -> Result<String, Denied> {
+        if self.credential_revision(user).is_none() {
+            return Err(Denied::NoSuchUser(user.to_owned()));
+        }
+        if !self.is_enabled(user) {
+            return Err(Denied::Disabled(user.to_owned()));
+        }
+        if needs.everyone {
+            return Ok("every user may".to_owned());
+        }
+        if needs.users.iter().any(|allowed| allowed == user) {
+            return Ok(format!("user {user} is allowed"));
+        }
+        if needs.self_user.as_deref() == Some(user) {
+            return Ok("it is about the caller".to_owned());
+        }
+        let groups = self.groups_of(user);
+        match needs.groups.iter().find(|allowed| groups.contains(allowed)) {
+            Some(group) => Ok(format!("group {group} is allowed")),
+            None => Err(Denied::NotAllowed { user: user.to_owned(), allowed: allowed_text(needs) }),
+        }
+    }
+
+    /// Whether `user` may see a job of `owner`.
+    pub fn may_see(&self, user: &str, owner: &str) -> bool {
+        user == owner || self.sees_every_job(user)
+    }
+
+    /// The live job with this id. The node part of the id must be the one the job was given.
+    pub fn live_job(&self, id: &str) -> Option<&Arc<Job>> {
+        let (_, sequence) = crate::job::parse_job_id(id)?;
+        self.jobs.get(&sequence).filter(|job| job.record.job == id)
+    }
+
+    /// SHA-256 over the whole State: equal on two nodes at the same index, or there is a bug.
+    pub fn digest(&self) -> Hash {
+        Sha256::digest(crate::snapshot::encode(self)).into()
+    }
+}
+
+fn allowed_text(needs: &Needs) -> String {
+    let mut allowed: Vec<String> = needs.users.iter().map(|user| format!("user {user}")).collect();
+    allowed.extend(needs.groups.iter().map(|group| format!("group {group}")));
+    if needs.self_user.is_some() {
+        allowed.push("the user it is about".to_owned());
+    }
+    allowed.join(", ")
+}

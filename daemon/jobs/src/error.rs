@@ -1,0 +1,60 @@
+//! How a job function ends when it does not end well.
+
+use tiebeam_core::schema::Violation;
+use tiebeam_core::tree::TreeError;
+use tiebeam_proto::Outcome;
+
+/// Why a job function did not do what it was asked. The text is for the caller: it names what is
+/// wrong and the way out, and never holds a secret.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum JobError {
+    /// It could not be done.
+    #[error("{0}")]
+    Failed(String),
+    /// What the caller expected is not so.
+    #[error("{0}")]
+    Conflict(String),
+    /// The job was cancelled while it ran.
+    #[error("{0}")]
+    Cancelled(String),
+    /// Its deadline passed and nothing of it runs any more.
+    #[error("{0}")]
+    Timeout(String),
+    /// Whether it took effect cannot be told.
+    #[error("{0}")]
+    Indeterminate(String),
+    /// The rules refuse the change.
+    #[error("{0}")]
+    Declined(String),
+}
+
+impl JobError {
+    /// The outcome that this is.
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            JobError::Failed(_) => Outcome::Failed,
+            JobError::Conflict(_) => Outcome::Conflict,
+            JobError::Cancelled(_) => Outcome::Cancelled,
+            JobError::Timeout(_) => Outcome::Timeout,
+            JobError::Indeterminate(_) => Outcome::Indeterminate,
+            JobError::Declined(_) => Outcome::Declined,
+        }
+    }
+
+    /// A failure with this text.
+    pub fn failed(text: impl Into<String>) -> JobError {
+        JobError::Failed(text.into())
+    }
+}
+
+impl From<TreeError> for JobError {
+    fn from(error: TreeError) -> JobError {
+        JobError::Failed(error.to_string())
+    }
+}
+
+impl From<Violation> for JobError {
+    fn from(violation: Violation) -> JobError {
+        JobError::Declined(violation.to_string())
+    }
+}

@@ -1,0 +1,125 @@
+//! The outside as a job function may ask for it. The daemon implements it; tests have their own.
+
+use crate::error::JobError;
+use futures_util::future::BoxFuture;
+use serde_json::Value;
+use std::sync::Arc;
+use tiebeam_core::{Path, Tree};
+use tiebeam_proto::record::{CommandRecord, JobRecord};
+
+/// A command that a job wants run on a node.
+#[derive(Clone, Debug, PartialEq, Default, serde::Serialize, serde::Deserialize)]
+pub struct CommandWish {
+    /// Unique within the job, never a running number: `run-n12`, `restart-n11`.
+    pub key: String,
+    /// The node that is to run it.
+    pub node: u32,
+    /// Program and arguments; never through a shell.
+    pub argv: Vec<String>,
+    /// The OS user it runs as; `None` for the first of the node's `exec.users`.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// Its working folder.
+    #[serde(default)]
+    pub cwd: Option<String>,
+    /// Variables added to its clean environment.
+    #[serde(default)]
+    pub env: std::collections::BTreeMap<String, String>,
+    /// What it reads on standard input.
+    #[serde(default)]
+    pub stdin: String,
+    /// Seconds it may take.
+    pub timeout_s: u64,
+    /// Bytes of output that are kept; `None` for the node's own limit.
+    #[serde(default)]
+    pub output_bytes_max: Option<u64>,
+    /// Whether it is one of the daemon's own programs (systemctl, journalctl): run as the daemon's
+    /// user and not subject to `exec.allow`, which is for what callers name.
+    #[serde(default)]
+    pub own: bool,
+}
+
+/// A secret after sealing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SealedSecret {
+    /// The sealed text.
+    pub text: String,
+    /// The commitment that users see, `sha256:…`.
+    pub digest: String,
+}
+
+/// A secret that is derived, not stored (ruling 26).
+#[derive(Clone, Debug)]
+pub struct DerivedSecret {
+    /// The secret itself: for the plan's hash only, never for its output.
+    pub hash: String,
+    /// The nonce to keep.
+    pub nonce: String,
+}
+
+/// A certificate that was checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CheckedCertificate {
+    /// Its facts: subject, names, validity, fingerprint, issuer.
+    pub facts: Value,
+    /// What is worth a warning.
+    pub warnings: Vec<String>,
+}
+
+/// What `cert_update` hands over for checking.
+#[derive(Clone, Debug, Default)]
+pub struct CertificateOffer {
+    /// The private key, PEM.
+    pub key: String,
+    /// The certificate or chain, PEM.
+    pub cert: String,
+    /// The authority, PEM.
+    pub ca: Option<String>,
+    /// Names and addresses that it must cover.
+    pub names: Vec<String>,
+    /// Whether the chain is checked against `ca` or the cluster's authority.
+    pub verify: bool,
+    /// Whether names may be missing.
+    pub force: bool,
+}
+
+/// The outside of a job function.
+pub trait World: Send + Sync {
+    /// The node this runs on and its term as master.
+    fn master(&self) -> (u32, u64);
+    /// Hashes a password (argon2id), off the async threads.
+    fn hash_password(&self, password: String) -> BoxFuture<'static, Result<String, JobError>>;
+    /// Checks a hash that a migration brings; the error says what is accepted.
+    fn check_ready_hash(&self, hash: &str) -> Result<(), JobError>;
+    /// Seals a secret value that is to stand at `place`.
+    fn seal(&self, place: &Path, value: &Value) -> Result<SealedSecret, JobError>;
+    /// Derives a secret for `subject`; the caller of the job gets it, nobody stores it.
+    fn derive(&self, purpose: &str, subject: &str) -> DerivedSecret;
+    /// Records of jobs that made a revision below `below` (or all), newest first, at most `limit`.
+    fn revisions(&self, below: Option<u64>, limit: usize) -> Result<Vec<Arc<JobRecord>>, JobError>;
+    /// The record of the job that made `revision`; `None` for the first revision of a cluster.
+    fn revision(&self, revision: u64) -> Result<Option<Arc<JobRecord>>, JobError>;
+    /// The configuration at a kept revision.
+    fn tree_at(&self, revision: u64) -> Result<Tree, JobError>;
+    /// What is known of a node that answers: version, applied index, uptime, load, disk, …
+    fn node_facts(&self, node: u32) -> Value;
+    /// `online`, `offline`, `joining`; a suspended node is told from the configuration.
+    fn node_state(&self, node: u32) -> &'static str;
+    /// When a node booted, if known, as RFC 3339.
+    fn node_booted(&self, node: u32) -> Option<String>;
+    /// Health of the cluster as this node sees it: `{"ok": bool, …}`.
+    fn health(&self) -> Value;
+    /// Waits until `node` has published at least `revision`; false after `timeout_s`.
+    fn wait_published(&self, node: u32, revision: u64, timeout_s: u64) -> BoxFuture<'static, bool>;
+    /// Checks a certificate before it is used.
+    fn check_certificate(&self, offer: &CertificateOffer) -> Result<CheckedCertificate, JobError>;
+    /// The certificates in use: of clients' port, of this node, of the cluster's authority.
+    fn certificates(&self) -> Value;
+    /// Verifies the whole kept history against the chain.
+    fn verify_history(&self) -> BoxFuture<'static, Result<Value, JobError>>;
+    /// Runs a command (ruling 9): intent, start, result, each durable. Returns its recorded result
+    /// at once if it has one.
+    fn command(&self, wish: CommandWish) -> BoxFuture<'static, Result<CommandRecord, JobError>>;
+    /// Tells how far the job is; best effort.
+    fn progress(&self, percent: u8, text: &str);
+}
