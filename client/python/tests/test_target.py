@@ -104,7 +104,10 @@ def test_both_clients_have_the_same_operations() -> None:
             continue
         plain, awaitable = getattr(Client, name), getattr(AsyncClient, name)
         assert plain.__name__ == awaitable.__name__ == name
-        assert inspect.signature(plain) == inspect.signature(awaitable)
+        seen, other = inspect.signature(plain), inspect.signature(awaitable)
+        assert seen.parameters == other.parameters
+        assert "Steps" not in str(seen)
+        assert "Flow" not in str(seen)
         assert inspect.getdoc(plain)
         assert inspect.iscoroutinefunction(awaitable) is (name not in ("history", "events"))
 

@@ -8,6 +8,7 @@ way. To a type checker they are descriptors with an overload for each client.
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from typing import TYPE_CHECKING, Any, Callable, Generic, TypeVar, overload
 
@@ -72,13 +73,29 @@ else:
         async def awaitable(self, *args, **kwargs):
             return await self._drive(call(self._calls, *args, **kwargs))
 
+        _returns(plain, call, "{}")
+        _returns(awaitable, call, "{}")
         return _Bound(plain, awaitable)
 
     def stream(call):
         """Makes a call that yields many values a method."""
 
         @functools.wraps(call)
-        def method(self, *args, **kwargs):
+        def plain(self, *args, **kwargs):
             return self._iterate(call(self._calls, *args, **kwargs))
 
-        return _Bound(method, method)
+        @functools.wraps(call)
+        def awaitable(self, *args, **kwargs):
+            return self._iterate(call(self._calls, *args, **kwargs))
+
+        _returns(plain, call, "Iterator[{}]")
+        _returns(awaitable, call, "AsyncIterator[{}]")
+        return _Bound(plain, awaitable)
+
+    def _returns(method, call, form):
+        """Shows what a method returns to its caller, in place of the generator behind it."""
+        signature = inspect.signature(call)
+        _, _, inner = signature.return_annotation.partition("[")
+        shown = form.format(inner[:-1])
+        method.__signature__ = signature.replace(return_annotation=shown)
+        method.__annotations__ = {**call.__annotations__, "return": shown}

@@ -56,7 +56,7 @@ class Jobs(Generic[R]):
 class _Operations:
     """What both clients have: the cluster they belong to, and every operation."""
 
-    asynchronous: ClassVar[bool]
+    asynchronous: ClassVar[bool] = False
 
     def __init__(
         self,
