@@ -41,8 +41,7 @@ fn invalid(field: &str, message: impl Into<String>) -> RpcError {
 
 /// A name from a request as an error may show it: short, one line.
 fn shown(name: &str) -> String {
-    let clean: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
-    format!("{clean:?}")
+    name.chars().filter(|c| !c.is_control()).take(64).collect()
 }
 
 impl Kwargs {
@@ -78,7 +77,7 @@ impl Kwargs {
             "deadline_s" => self.deadline_s = seconds(key, value)?.map(|s| s.ceil() as u64),
             "wait_s" => self.wait_ms = seconds(key, value)?.map(|s| (s * 1000.0) as u64),
             _ => {
-                let text = format!("there is no key {} beside `params`", shown(key));
+                let text = format!("there is no key {:?} beside `params`", shown(key));
                 return Err(invalid(&shown(key), text).hint(format!("keys are {KEYS}")));
             }
         }
@@ -199,7 +198,7 @@ fn unknown_param(declaration: &Declaration, name: &str) -> RpcError {
     } else {
         format!("parameters of {} are {}", declaration.name, names.join(", "))
     };
-    invalid(&shown(name), format!("there is no parameter {}", shown(name))).hint(hint)
+    invalid(&shown(name), format!("there is no parameter {:?}", shown(name))).hint(hint)
 }
 
 fn missing_param(declaration: &Declaration, param: &Param) -> RpcError {
@@ -232,6 +231,11 @@ fn check_value(param: &Param, value: &Value) -> Result<Value, RpcError> {
         Type::Int => match value.as_i64().or_else(|| text.and_then(|t| t.parse().ok())) {
             Some(number) => Ok(Value::from(number)),
             None => wrong("an integer"),
+        },
+        Type::IntOrLine => match (value.as_i64(), text) {
+            (Some(number), _) => Ok(Value::from(number.to_string())),
+            (None, Some(text)) if !text.chars().any(char::is_control) => Ok(Value::from(text)),
+            _ => wrong("an integer or a text of one line"),
         },
         Type::Float if !value.is_number() => wrong("a number"),
         Type::Bool if !value.is_boolean() => wrong("true or false"),
@@ -302,7 +306,7 @@ mod tests {
             (json!({"userid": "canary"}), "userid"),
             (json!({"username": "a", "note": "canary\n"}), "note"),
             (json!({"username": "a", "note": 5}), "note"),
-            (json!({"username": "a", "other": "canary"}), "\"other\""),
+            (json!({"username": "a", "other": "canary"}), "other"),
         ] {
             let error = check(given.clone()).unwrap_err();
             assert_eq!(error.field.as_deref(), Some(field), "{given}");

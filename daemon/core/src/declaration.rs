@@ -24,6 +24,8 @@ pub enum Type {
     Path,
     /// An integer; a text of digits is taken as one.
     Int,
+    /// An integer or one line of text; the job gets it as text.
+    IntOrLine,
     /// A number.
     Float,
     /// true or false.
@@ -52,7 +54,7 @@ impl Type {
             Type::Bool => "bool",
             Type::List | Type::Lines => "list",
             Type::Dict => "dict",
-            Type::Object | Type::Nodes => "object",
+            Type::IntOrLine | Type::Object | Type::Nodes => "object",
         }
     }
 
@@ -62,6 +64,7 @@ impl Type {
             Type::Name => json!({"type": "string", "pattern": "^[a-z_][a-z0-9_-]{0,31}$"}),
             Type::JobId => json!({"type": "string", "pattern": "^[1-9][0-9]*\\.[1-9][0-9]*$"}),
             Type::Int => json!({"type": ["integer", "string"], "pattern": "^-?[0-9]+$"}),
+            Type::IntOrLine => json!({"type": ["integer", "string"]}),
             Type::Float => json!({"type": "number"}),
             Type::Bool => json!({"type": "boolean"}),
             Type::List => json!({"type": "array"}),

@@ -226,13 +226,20 @@ fn check_app(tree: &Tree, changes: &[Change]) -> Result<(), Violation> {
     Ok(())
 }
 
+/// Checks that a schema is a JSON Schema, once its secret places are relaxed.
+pub fn check_schema(at: &Path, schema: &Value) -> Result<(), Violation> {
+    compile(at, schema).map(drop)
+}
+
+fn compile(at: &Path, schema: &Value) -> Result<jsonschema::Validator, Violation> {
+    jsonschema::validator_for(&relax_secrets(schema))
+        .map_err(|_| violation(at, "its schema is not a valid JSON Schema"))
+}
+
 /// Checks one value against one schema. Sealed secrets appear as `{"secret": …}`, so a schema
 /// that marks a path as secret is relaxed there before it is compiled.
 pub fn check_value(at: &Path, schema: &Value, value: &Value) -> Result<(), Violation> {
-    let relaxed = relax_secrets(schema);
-    let compiled = jsonschema::validator_for(&relaxed)
-        .map_err(|_| violation(at, "its schema is not a valid JSON Schema"))?;
-    match compiled.iter_errors(value).next() {
+    match compile(at, schema)?.iter_errors(value).next() {
         None => Ok(()),
         Some(error) => {
             let place = format!("{at}{}", error.instance_path());

@@ -1,5 +1,6 @@
 //! How a job function ends when it does not end well.
 
+use serde_json::Value;
 use tiebeam_core::schema::Violation;
 use tiebeam_core::tree::TreeError;
 use tiebeam_proto::Outcome;
@@ -26,6 +27,16 @@ pub enum JobError {
     /// The rules refuse the change.
     #[error("{0}")]
     Declined(String),
+    /// A part of it was done and a part not: what is known of each part is the job's output.
+    #[error("{text}")]
+    Partly {
+        /// How the job ends: as its worst part did.
+        outcome: Outcome,
+        /// Which parts did not end well, and why.
+        text: String,
+        /// What the job returns in spite of it.
+        output: Value,
+    },
 }
 
 impl JobError {
@@ -38,6 +49,15 @@ impl JobError {
             JobError::Timeout(_) => Outcome::Timeout,
             JobError::Indeterminate(_) => Outcome::Indeterminate,
             JobError::Declined(_) => Outcome::Declined,
+            JobError::Partly { outcome, .. } => *outcome,
+        }
+    }
+
+    /// What the job returns in spite of the error.
+    pub fn output(&self) -> Option<&Value> {
+        match self {
+            JobError::Partly { output, .. } => Some(output),
+            _ => None,
         }
     }
 

@@ -15,7 +15,8 @@ pub use world::{CommandWish, World};
 
 use futures_util::future::BoxFuture;
 use serde_json::Value;
-use tiebeam_core::declaration::Declaration;
+use tiebeam_core::declaration::{Declaration, Params};
+use tiebeam_core::proposal::Needs;
 
 /// A job function: an output (null for none), or why not.
 pub type JobFn = fn(Run) -> BoxFuture<'static, Result<Value, JobError>>;
@@ -46,6 +47,18 @@ jobs! {
 /// The job of this name.
 pub fn find(name: &str) -> Option<&'static Job> {
     JOBS.binary_search_by(|job| job.declaration.name.cmp(name)).ok().map(|at| JOBS[at])
+}
+
+/// What a caller needs for a job with these parameters; travels in the entry (ruling 12).
+pub fn needs(declaration: &Declaration, params: &Params) -> Needs {
+    let owned = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect();
+    let about = declaration.self_param.and_then(|name| params.get(name)?.as_str());
+    Needs {
+        users: owned(declaration.users),
+        groups: owned(declaration.groups),
+        self_user: about.map(str::to_owned),
+        everyone: declaration.everyone,
+    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use tiebeam_core::declaration::Params;
 use tiebeam_core::draft::Draft;
 use tiebeam_core::proposal::{Derived, Plan, Write};
-use tiebeam_core::{Path, State, tree};
+use tiebeam_core::{Path, State, Tree, tree};
 use tiebeam_proto::record::{Change, CommandRecord};
 
 /// One run of a job function. Cloning it gives another handle of the same run.
@@ -102,6 +102,11 @@ impl Run {
         self.draft().revision_at(path)
     }
 
+    /// The configuration with the run's own changes, secrets sealed; not remembered as read.
+    pub fn config(&self) -> Tree {
+        self.draft().config().clone()
+    }
+
     /// Puts a value into the configuration.
     pub fn set(&self, path: &Path, value: Value) -> Result<(), JobError> {
         Ok(self.draft().set(path, value)?)
@@ -159,7 +164,10 @@ impl Run {
             Ok(output)
         });
         match checked {
-            Err(error) => draft.failed(error.outcome(), error.to_string()),
+            Err(error) => {
+                let output = error.output().cloned();
+                Plan { output, ..draft.failed(error.outcome(), error.to_string()) }
+            }
             Ok(_) if dry_run => dry_plan(&draft),
             Ok(output) => draft.done((!output.is_null()).then_some(output)),
         }

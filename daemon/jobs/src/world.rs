@@ -6,6 +6,7 @@ use serde_json::Value;
 use std::sync::Arc;
 use tiebeam_core::{Path, Tree};
 use tiebeam_proto::record::{CommandRecord, JobRecord};
+use tiebeam_proto::time::Time;
 
 /// A command that a job wants run on a node.
 #[derive(Clone, Debug, PartialEq, Default, serde::Serialize, serde::Deserialize)]
@@ -51,7 +52,7 @@ pub struct SealedSecret {
 /// A secret that is derived, not stored (ruling 26).
 #[derive(Clone, Debug)]
 pub struct DerivedSecret {
-    /// The secret itself: for the plan's hash only, never for its output.
+    /// Hex SHA-256 of the secret's bytes: what State keeps and what `user_init` compares.
     pub hash: String,
     /// The nonce to keep.
     pub nonce: String,
@@ -75,7 +76,7 @@ pub struct CertificateOffer {
     pub cert: String,
     /// The authority, PEM.
     pub ca: Option<String>,
-    /// Names and addresses that it must cover.
+    /// Hosts of the members' advertised addresses, all of which it must cover.
     pub names: Vec<String>,
     /// Whether the chain is checked against `ca` or the cluster's authority.
     pub verify: bool,
@@ -87,6 +88,9 @@ pub struct CertificateOffer {
 pub trait World: Send + Sync {
     /// The node this runs on and its term as master.
     fn master(&self) -> (u32, u64);
+    /// The wall clock, for display only. A job of the long path gets the time of its start, so that
+    /// a re-run sees the same.
+    fn now(&self) -> Time;
     /// Hashes a password (argon2id), off the async threads.
     fn hash_password(&self, password: String) -> BoxFuture<'static, Result<String, JobError>>;
     /// Checks a hash that a migration brings; the error says what is accepted.
@@ -95,7 +99,8 @@ pub trait World: Send + Sync {
     fn seal(&self, place: &Path, value: &Value) -> Result<SealedSecret, JobError>;
     /// Derives a secret for `subject`; the caller of the job gets it, nobody stores it.
     fn derive(&self, purpose: &str, subject: &str) -> DerivedSecret;
-    /// Records of jobs that made a revision below `below` (or all), newest first, at most `limit`.
+    /// Records of jobs that made a revision below `below` (or all), newest first, at most `limit`;
+    /// jobs that are not archived yet are among them.
     fn revisions(&self, below: Option<u64>, limit: usize) -> Result<Vec<Arc<JobRecord>>, JobError>;
     /// The record of the job that made `revision`; `None` for the first revision of a cluster.
     fn revision(&self, revision: u64) -> Result<Option<Arc<JobRecord>>, JobError>;
