@@ -1,0 +1,170 @@
+//! What became of a command: the journal's story, compared with the processes that live.
+//!
+//! Owns the step from "a shim was there" to "it is gone and left no end": the leftovers are
+//! killed, the finding goes into the journal. Also moves large outputs to the blobs. Called by
+//! the host for every question about a command; it starts nothing.
+
+use super::{
+    CommandEnd, CommandState, HostError, Inner,
+    capture::{EXCERPT_BYTES, excerpt},
+    command::EndLine,
+    journal::{Journal, Line, Place, Story, sync_folder},
+    process::ProcessMark,
+    shim::wall_us,
+    tree::Tree,
+};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+/// Outputs up to this size stay in the command's folder: the record has them whole.
+const BLOB_BYTES_MIN: u64 = 2 * EXCERPT_BYTES as u64;
+
+/// Where a command is. Writes `lost` if its shim vanished.
+pub(super) fn state(inner: &Inner, place: &Place) -> Result<CommandState, HostError> {
+    let story = place.read()?;
+    if let Some(known) = known(inner, place, &story)? {
+        return Ok(known);
+    }
+    let Some((shim, ..)) = &story.running else {
+        return Ok(match story.intent {
+            Some(_) => CommandState::Starting,
+            None => CommandState::NotStarted,
+        });
+    };
+    if shim.runs() {
+        return Ok(CommandState::Running);
+    }
+    // The shim is gone. What it wrote before it went is there now: look again, under the lock.
+    let mut journal = Journal::lock(place)?;
+    if let Some(known) = known(inner, place, &journal.story)? {
+        return Ok(known);
+    }
+    let evidence = bury(&journal.story);
+    journal.append(Line::Lost { evidence: evidence.clone(), at_us: wall_us() })?;
+    Ok(CommandState::Unknown { evidence })
+}
+
+/// The state that the story alone tells.
+fn known(inner: &Inner, place: &Place, story: &Story) -> Result<Option<CommandState>, HostError> {
+    if let Some(end) = &story.ended {
+        return report(inner, place, story, end).map(|end| Some(CommandState::Ended(end.into())));
+    }
+    if let Some(evidence) = &story.lost {
+        return Ok(Some(CommandState::Unknown { evidence: evidence.clone() }));
+    }
+    if story.damaged > 0 {
+        let evidence = format!("{} lines of its journal are damaged", story.damaged);
+        return Ok(Some(CommandState::Unknown { evidence }));
+    }
+    Ok(story.refused.clone().map(|why| CommandState::Refused { why }))
+}
+
+/// Kills what a vanished shim left and says what is known.
+fn bury(story: &Story) -> String {
+    let Some((shim, cgroup, _)) = &story.running else {
+        return String::new();
+    };
+    let program = story.program.map_or_else(
+        || "whether the program had been started is not known".to_owned(),
+        |pid| format!("its program was process {pid}"),
+    );
+    if !shim.of_this_boot() {
+        return format!("the node was started again while the command ran; {program}");
+    }
+    let rest = match cgroup {
+        Some(cgroup) => {
+            let tree = Tree::left_by(Some(cgroup.clone()));
+            let (killed, immortal) = tree.end();
+            tree.remove();
+            format!("{killed} processes of it were killed, {immortal} of them did not die")
+        }
+        None => "without a cgroup what it had started cannot be found".to_owned(),
+    };
+    format!("shim process {} ended without a result; {program}; {rest}", shim.pid)
+}
+
+/// Voids an attempt that no shim has taken over. Only a daemon that has just started may do this:
+/// the shim it is about was another daemon's, and finds the void if it still comes.
+pub(super) fn void_orphan(place: &Place) -> Result<(), HostError> {
+    let orphan = |story: &Story| {
+        story.intent.as_ref().map(|intent| intent.0.clone()).filter(|nonce| story.awaits(nonce))
+    };
+    if orphan(&place.read()?).is_none() {
+        return Ok(());
+    }
+    let mut journal = Journal::lock(place)?;
+    match orphan(&journal.story) {
+        Some(nonce) => {
+            let why = "the daemon ended before the shim began".to_owned();
+            journal.append(Line::Void { nonce, why })
+        }
+        None => Ok(()),
+    }
+}
+
+/// The end as it is reported: with the excerpt, and the output where it belongs.
+fn report(
+    inner: &Inner,
+    place: &Place,
+    story: &Story,
+    end: &EndLine,
+) -> Result<CommandEnd, HostError> {
+    remove_cgroup_of_the_dead(story);
+    let (path, blob) = store_output(inner, place, end)?;
+    let (output, truncated) = excerpt(&path, &place.output_end(), end.kept_bytes, end.output_bytes)
+        .map_err(HostError::file("read", &path))?;
+    Ok(CommandEnd {
+        result: end.result,
+        status: end.status,
+        signal: end.signal,
+        started_us: end.started_us,
+        ended_us: end.ended_us,
+        output,
+        output_bytes: end.output_bytes,
+        output_sha256: end.output_sha256.clone(),
+        truncated,
+        blob,
+        evidence: end.evidence.clone(),
+    })
+}
+
+/// A shim that was killed between its last line and the removal of its cgroup leaves it to us.
+fn remove_cgroup_of_the_dead(story: &Story) {
+    let alive = |shim: &ProcessMark| shim.runs();
+    if let Some((shim, Some(cgroup), _)) = &story.running
+        && cgroup.exists()
+        && !alive(shim)
+    {
+        let tree = Tree::left_by(Some(cgroup.clone()));
+        tree.end();
+        tree.remove();
+    }
+}
+
+/// Moves an output that the record cannot hold to the blobs. Returns where it is, and whether it
+/// is a blob. The shim has synced it; the rename is atomic, and doing it again does nothing.
+fn store_output(inner: &Inner, place: &Place, end: &EndLine) -> Result<(PathBuf, bool), HostError> {
+    let own = place.output();
+    let Some(digest) = end.output_sha256.as_ref().filter(|_| end.kept_bytes > BLOB_BYTES_MIN)
+    else {
+        return Ok((own, false));
+    };
+    let blob = inner.blobs.join(digest);
+    match fs::rename(&own, &blob) {
+        Ok(()) => {
+            for folder in [inner.blobs.as_path(), place.folder.as_path()] {
+                sync_folder(folder).map_err(HostError::file("sync", folder))?;
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(HostError::file("move to the blobs", &own)(error)),
+    }
+    let there = is_file(&blob);
+    Ok((blob, there))
+}
+
+fn is_file(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| found.is_file())
+}
