@@ -1,0 +1,226 @@
+//! `<data>/keys/`: the keys of this node, and the files that hold them (ruling 21).
+//!
+//! This module owns the folder: it makes the keys at `init`, reads them at start, and refuses a
+//! folder or file that others could read. What the cluster key is used for is in [`cluster`]. No
+//! key ever leaves through this module but `cluster.key` on purpose, to a joining node. It is used
+//! at start and on the request path, so it reports and never panics.
+
+pub mod cluster;
+
+pub use cluster::{ClusterKeys, one_time_hash};
+
+use crate::{
+    durable::{self, DurableError},
+    secret::Secret,
+};
+use std::{
+    fs, io,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+/// The folder's name below the data folder.
+pub const FOLDER: &str = "keys";
+/// The node's own private key (PKCS #8, PEM). It is made here and never leaves.
+pub const NODE_KEY: &str = "node.key";
+/// The key that all members share; see [`ClusterKeys::to_text`].
+pub const CLUSTER_KEY: &str = "cluster.key";
+/// The private key of the cluster's CA (PKCS #8, PEM); on voters only.
+pub const CA_KEY: &str = "ca.key";
+
+/// A key cannot be made, read or used.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// A key file could not be written.
+    #[error("cannot write a key file")]
+    Write(#[source] DurableError),
+    /// A key file or the folder could not be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Others could read or change a key.
+    #[error("{} has mode {found:04o}; it must be {wanted:04o} (chmod {wanted:o})", path.display())]
+    Mode {
+        /// The file or folder.
+        path: PathBuf,
+        /// Its mode.
+        found: u32,
+        /// The mode that it must have.
+        wanted: u32,
+    },
+    /// A key belongs to another user of the machine.
+    #[error("{} belongs to uid {found}, but the daemon runs as uid {wanted}", path.display())]
+    Owner {
+        /// The file or folder.
+        path: PathBuf,
+        /// Its owner.
+        found: u32,
+        /// The daemon's user.
+        wanted: u32,
+    },
+    /// A key file does not hold what its name says.
+    #[error("{file} is damaged: {reason}")]
+    Malformed {
+        /// The file's name.
+        file: &'static str,
+        /// What is wrong; never the content.
+        reason: &'static str,
+    },
+    /// A key pair could not be made.
+    #[error("cannot make a key pair")]
+    Generate(#[source] rcgen::Error),
+    /// The system gave no random bytes, or refused a cryptographic operation.
+    #[error("the system's cryptography refused to {0}")]
+    Crypto(&'static str),
+    /// A value names a cluster key that this node does not have.
+    #[error("cluster key {0} is not on this node")]
+    UnknownKey(u32),
+    /// A sealed value is not one, was changed, or was sealed by another cluster.
+    #[error("a sealed value cannot be opened: {0}")]
+    Sealed(&'static str),
+}
+
+/// The keys of this node.
+pub struct Keys {
+    /// PKCS #8 PEM of the node's private key.
+    pub node_key: Secret<String>,
+    /// PKCS #8 PEM of the CA's private key, if this node is a voter.
+    pub ca_key: Option<Secret<String>>,
+    /// The keys that all members share.
+    pub cluster: ClusterKeys,
+}
+
+impl Keys {
+    /// Makes the keys of a new cluster's first node, in `<data>/keys/`.
+    ///
+    /// # Errors
+    /// A key is there already, or one cannot be made or written.
+    pub fn create(data: &Path) -> Result<Keys, KeyError> {
+        let folder = data.join(FOLDER);
+        durable::make_folder(&folder, 0o700).map_err(KeyError::Write)?;
+        let keys = Keys {
+            node_key: private_key()?,
+            ca_key: Some(private_key()?),
+            cluster: ClusterKeys::generate()?,
+        };
+        let write = |name: &str, text: &Secret<String>| {
+            let path = folder.join(name);
+            durable::write_new(&path, text.expose().as_bytes(), 0o600).map_err(KeyError::Write)
+        };
+        write(NODE_KEY, &keys.node_key)?;
+        write(CLUSTER_KEY, &keys.cluster.to_text())?;
+        if let Some(key) = &keys.ca_key {
+            write(CA_KEY, key)?;
+        }
+        Ok(keys)
+    }
+
+    /// Reads the keys of a data folder.
+    ///
+    /// # Errors
+    /// A key is missing (but for the CA's), damaged, or open to others.
+    pub fn load(data: &Path) -> Result<Keys, KeyError> {
+        let folder = data.join(FOLDER);
+        check_mode(&folder, 0o700)?;
+        let ca_path = folder.join(CA_KEY);
+        Ok(Keys {
+            node_key: read_pem(&folder.join(NODE_KEY), NODE_KEY)?,
+            cluster: ClusterKeys::from_text(&read_private(&folder.join(CLUSTER_KEY))?)?,
+            ca_key: if ca_path.exists() { Some(read_pem(&ca_path, CA_KEY)?) } else { None },
+        })
+    }
+}
+
+/// A new private key (ECDSA P-256, PKCS #8, PEM).
+fn private_key() -> Result<Secret<String>, KeyError> {
+    let pair = rcgen::KeyPair::generate().map_err(KeyError::Generate)?;
+    Ok(Secret::new(pair.serialize_pem()))
+}
+
+fn read_pem(path: &Path, file: &'static str) -> Result<Secret<String>, KeyError> {
+    let text = read_private(path)?;
+    rcgen::KeyPair::from_pem(text.expose())
+        .map_err(|_| KeyError::Malformed { file, reason: "no private key in PKCS #8 PEM" })?;
+    Ok(text)
+}
+
+fn read_private(path: &Path) -> Result<Secret<String>, KeyError> {
+    check_mode(path, 0o600)?;
+    fs::read_to_string(path)
+        .map(Secret::new)
+        .map_err(|source| KeyError::Read { path: path.to_owned(), source })
+}
+
+fn check_mode(path: &Path, wanted: u32) -> Result<(), KeyError> {
+    let path_buf = || path.to_owned();
+    let found =
+        fs::symlink_metadata(path).map_err(|source| KeyError::Read { path: path_buf(), source })?;
+    let mode = found.permissions().mode() & 0o7777;
+    if mode != wanted {
+        return Err(KeyError::Mode { path: path_buf(), found: mode, wanted });
+    }
+    let user = rustix::process::geteuid().as_raw();
+    if found.uid() != user {
+        return Err(KeyError::Owner { path: path_buf(), found: found.uid(), wanted: user });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::durable::scratch::Folder;
+
+    fn chmod(path: &Path, mode: u32) {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("chmod");
+    }
+
+    #[test]
+    fn keys_are_made_once_and_read_back() {
+        let data = Folder::new();
+        let made = Keys::create(data.path()).unwrap_or_else(|e| panic!("{e}"));
+        let read = Keys::load(data.path()).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(made.node_key.expose(), read.node_key.expose());
+        assert_eq!(made.cluster.to_text().expose(), read.cluster.to_text().expose());
+        assert_ne!(read.node_key.expose(), read.ca_key.expect("a CA key").expose());
+        let again = Keys::create(data.path()).err().expect("no second set of keys");
+        assert!(matches!(again, KeyError::Write(e) if e.is_already_there()));
+    }
+
+    #[test]
+    fn a_key_that_others_can_read_is_refused_by_name_and_mode() {
+        for (name, mode, wanted) in [
+            (NODE_KEY, 0o640, "0600"),
+            (CLUSTER_KEY, 0o604, "0600"),
+            (CA_KEY, 0o400, "0600"),
+            ("", 0o750, "0700"),
+        ] {
+            let data = Folder::new();
+            Keys::create(data.path()).unwrap_or_else(|e| panic!("{e}"));
+            let path = data.path().join(FOLDER).join(name);
+            chmod(&path, mode);
+            let error = Keys::load(data.path()).err().expect("refused").to_string();
+            assert!(error.contains(name) && error.contains(wanted), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_learner_has_no_ca_key_but_must_have_the_others() {
+        let data = Folder::new();
+        Keys::create(data.path()).unwrap_or_else(|e| panic!("{e}"));
+        let folder = data.path().join(FOLDER);
+        fs::remove_file(folder.join(CA_KEY)).expect("removed");
+        assert!(Keys::load(data.path()).is_ok_and(|keys| keys.ca_key.is_none()));
+        fs::write(folder.join(NODE_KEY), "-----BEGIN PRIVATE KEY-----").expect("written");
+        let error = Keys::load(data.path()).err().expect("damaged");
+        assert!(matches!(error, KeyError::Malformed { file: NODE_KEY, .. }), "{error}");
+        fs::remove_file(folder.join(NODE_KEY)).expect("removed");
+        let error = Keys::load(data.path()).err().expect("missing");
+        assert!(matches!(error, KeyError::Read { .. }), "{error}");
+    }
+}
