@@ -75,7 +75,7 @@ pub const KEYS: &[Key] = &[
         "rpc.hosts",
         Kind::List,
         true,
-        &["Names, without port, that `Host` may have beside the members' own addresses and names."],
+        &["Names, without port, that `Host` may have beside the members' addresses and names."],
     ),
     key(
         "metrics.listen",
