@@ -199,7 +199,8 @@ async fn the_record_keeps_the_request_without_its_secrets() {
     let body = call("1", "echo", "[]");
     let request = format!(
         "POST /rpc2?secret=1 HTTP/1.1\r\nHost: 127.0.0.1:20003\r\nAuthorization: {}\r\n\
-         User-Agent: {}\r\nCookie: secret\r\nX-Request-Id: a\tb\r\nContent-Length: {}\r\n\r\n{body}",
+         User-Agent: {}\r\nCookie: secret\r\nX-Request-Id: a\tb\r\n\
+         Content-Length: {}\r\n\r\n{body}",
         admin(),
         "x".repeat(300),
         body.len()
