@@ -1,0 +1,154 @@
+//! What `job_info` says, reduced to what a person wants to know.
+//!
+//! Pure. [`state`] is the job now, [`new_facts`] what was added since the last look: stages
+//! reached, commands begun and ended.
+
+use super::screen::{Screen, Tone, tone_of};
+use serde_json::{Value, json};
+use tiebeam_proto::Stage;
+
+/// A job at one moment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct State {
+    /// How much is done, 0 to 1, if the job says so.
+    pub fraction: Option<f64>,
+    /// Its name, stage and open commands.
+    pub text: String,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fact {
+    /// When, RFC 3339; empty if the record does not say.
+    pub time: String,
+    /// `stage` or `command`.
+    pub kind: &'static str,
+    /// What.
+    pub text: String,
+    /// How it is.
+    pub tone: Tone,
+}
+
+impl Fact {
+    /// One line: tab-separated in a pipe, one JSON object with `-j`.
+    pub fn render(&self, job: &str, screen: &Screen) -> String {
+        if screen.json {
+            let fact = json!({"job": job, "time": self.time, "kind": self.kind, "text": self.text});
+            return format!("{fact}\n");
+        }
+        let (time, text) = (screen.time(&self.time), screen.line(&self.text));
+        if screen.terminal {
+            format!("{} {}\n", screen.dim(&time), screen.toned(&text, self.tone))
+        } else {
+            format!("{time}\t{}\t{text}\n", self.kind)
+        }
+    }
+}
+
+/// The last stage that a record has a time for.
+pub fn stage(info: &Value) -> Option<Stage> {
+    Stage::ALL.into_iter().rev().find(|stage| info["stages"][stage.name()].is_string())
+}
+
+/// The job now.
+pub fn state(info: &Value) -> State {
+    let mut text = info["name"].as_str().unwrap_or_default().to_owned();
+    if let Some(stage) = stage(info) {
+        text.push_str(&format!(" · {}", stage.name()));
+    }
+    let commands = info["commands"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let ended = commands.iter().filter(|command| command["result"] != "open").count();
+    if ended > 0 {
+        text.push_str(&format!(" · {ended} done"));
+    }
+    if let Some(open) = commands.iter().find(|command| command["result"] == "open") {
+        let name = open["name"].as_str().unwrap_or_default();
+        text.push_str(&format!(" · {name} on node {}", open["node"]));
+    }
+    let progress = &info["progress"];
+    if let Some(said) = progress["text"].as_str().or(progress["message"].as_str()) {
+        text.push_str(&format!(" · {said}"));
+    }
+    State { fraction: fraction(progress), text }
+}
+
+/// `{done, total}`, `{percent}`, or a percentage.
+fn fraction(progress: &Value) -> Option<f64> {
+    let share = match (progress["done"].as_f64(), progress["total"].as_f64()) {
+        (Some(done), Some(total)) if total > 0.0 => done / total,
+        _ => progress.as_f64().or(progress["percent"].as_f64())? / 100.0,
+    };
+    Some(share.clamp(0.0, 1.0))
+}
+
+/// What `now` has and `before` had not, in the order of time.
+pub fn new_facts(before: &Value, now: &Value) -> Vec<Fact> {
+    let mut facts = Vec::new();
+    for stage in Stage::ALL {
+        let name = stage.name();
+        let time = &now["stages"][name];
+        if let (Some(time), true) = (time.as_str(), before["stages"][name].is_null()) {
+            let outcome = now["outcome"].as_str().filter(|_| stage == Stage::Finished);
+            let text = outcome.map_or(name.to_owned(), |outcome| format!("{name}: {outcome}"));
+            let tone = outcome.map_or(Tone::Plain, tone_of);
+            facts.push(Fact { time: time.to_owned(), kind: "stage", text, tone });
+        }
+    }
+    for command in now["commands"].as_array().into_iter().flatten() {
+        let same =
+            |other: &&Value| other["name"] == command["name"] && other["node"] == command["node"];
+        let known = before["commands"].as_array().into_iter().flatten().find(same);
+        facts.extend(command_facts(known.unwrap_or(&Value::Null), command));
+    }
+    // At the same time, a command ends before its job does.
+    let last = |fact: &Fact| fact.kind == "stage" && !fact.text.starts_with("executed");
+    facts.sort_by(|a, b| (&a.time, last(a)).cmp(&(&b.time, last(b))));
+    facts
+}
+
+fn command_facts(before: &Value, now: &Value) -> Vec<Fact> {
+    let name = now["name"].as_str().unwrap_or_default();
+    let at = format!("{name} on node {}", now["node"]);
+    let mut facts = Vec::new();
+    let mut put = |key: &str, text: String, tone: Tone| {
+        if let (Some(time), true) = (now[key].as_str(), before[key].is_null()) {
+            facts.push(Fact { time: time.to_owned(), kind: "command", text, tone });
+        }
+    };
+    put("started", format!("{at} started"), Tone::Plain);
+    let result = now["result"].as_str().unwrap_or_default();
+    put("ended", format!("{at} ended: {result}"), tone_of(result));
+    facts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_in_its_forms() {
+        for (progress, share) in [
+            (json!({"done": 1, "total": 4}), Some(0.25)),
+            (json!({"percent": 50, "text": "half"}), Some(0.5)),
+            (json!(150), Some(1.0)),
+            (json!({"text": "soon"}), None),
+            (Value::Null, None),
+        ] {
+            assert_eq!(state(&json!({"progress": progress})).fraction, share, "{progress}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_new_is_told_and_in_order() {
+        let first = json!({"stages": {"submitted": "01"}, "commands": [
+            {"name": "a", "node": 11, "started": "02", "result": "open"}]});
+        let second = json!({"outcome": "ok",
+            "stages": {"submitted": "01", "finished": "09"}, "commands": [
+            {"name": "a", "node": 11, "started": "02", "ended": "05", "result": "ok"},
+            {"name": "a", "node": 12, "started": "03", "result": "open"}]});
+        assert_eq!(new_facts(&Value::Null, &first).len(), 2);
+        let texts: Vec<_> = new_facts(&first, &second).into_iter().map(|f| f.text).collect();
+        assert_eq!(texts, ["a on node 12 started", "a on node 11 ended: ok", "finished: ok"]);
+        assert!(new_facts(&second, &second).is_empty());
+    }
+}
