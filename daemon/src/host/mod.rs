@@ -24,6 +24,7 @@ mod capture;
 mod command;
 mod crash;
 mod error;
+mod feed;
 mod journal;
 mod launch;
 mod policy;
@@ -182,7 +183,7 @@ impl Host {
                     return Ok(CommandEnd::without_run(CommandResult::Refused, why));
                 }
                 CommandState::Unknown { evidence } => {
-                    return Ok(CommandEnd::without_run(CommandResult::Indeterminate, evidence));
+                    return self.blocking(move |_| settle::doubt(&place, evidence)).await;
                 }
                 CommandState::NotStarted => {
                     return Err(HostError::NotStarted { job: job.into(), key: key.into() });
@@ -306,6 +307,7 @@ impl Inner {
 
     fn found_state(&self, place: &Place, story: &journal::Story) -> Result<FoundState, HostError> {
         if story.ended.is_some() {
+            settle::remove_cgroup_of_the_dead(story);
             return Ok(FoundState::Ended);
         }
         Ok(match settle::state(self, place)? {

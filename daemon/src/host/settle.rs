@@ -5,11 +5,10 @@
 //! the host for every question about a command; it starts nothing.
 
 use super::{
-    CommandEnd, CommandState, HostError, Inner,
+    CommandEnd, CommandResult, CommandState, HostError, Inner,
     capture::{EXCERPT_BYTES, excerpt},
     command::EndLine,
     journal::{Journal, Line, Place, Story, sync_folder},
-    process::ProcessMark,
     shim::wall_us,
     tree::Tree,
 };
@@ -73,16 +72,35 @@ fn bury(story: &Story) -> String {
     if !shim.of_this_boot() {
         return format!("the node was started again while the command ran; {program}");
     }
-    let rest = match cgroup {
+    let rest = match cgroup.as_ref().filter(|cgroup| cgroup.exists()) {
         Some(cgroup) => {
             let tree = Tree::left_by(Some(cgroup.clone()));
             let (killed, immortal) = tree.end();
             tree.remove();
-            format!("{killed} processes of it were killed, {immortal} of them did not die")
+            match immortal {
+                0 => format!("{killed} processes of it were killed"),
+                _ => format!("{killed} processes of it were killed, {immortal} did not die"),
+            }
         }
         None => "without a cgroup what it had started cannot be found".to_owned(),
     };
     format!("shim process {} ended without a result; {program}; {rest}", shim.pid)
+}
+
+/// The end of a command of which nobody knows how it ended: what is known, and what it printed
+/// as long as somebody listened.
+pub(super) fn doubt(place: &Place, evidence: String) -> Result<CommandEnd, HostError> {
+    let (path, story) = (place.output(), place.read()?);
+    let bytes = fs::metadata(&path).map_or(0, |found| found.len());
+    let (output, truncated) = excerpt(&path, &place.output_end(), bytes, bytes)
+        .map_err(HostError::file("read", &path))?;
+    Ok(CommandEnd {
+        started_us: story.running.map_or(0, |(_, _, at_us)| at_us),
+        output,
+        output_bytes: bytes,
+        truncated,
+        ..CommandEnd::without_run(CommandResult::Indeterminate, evidence)
+    })
 }
 
 /// Voids an attempt that no shim has taken over. Only a daemon that has just started may do this:
@@ -131,11 +149,10 @@ fn report(
 }
 
 /// A shim that was killed between its last line and the removal of its cgroup leaves it to us.
-fn remove_cgroup_of_the_dead(story: &Story) {
-    let alive = |shim: &ProcessMark| shim.runs();
+pub(super) fn remove_cgroup_of_the_dead(story: &Story) {
     if let Some((shim, Some(cgroup), _)) = &story.running
         && cgroup.exists()
-        && !alive(shim)
+        && !shim.runs()
     {
         let tree = Tree::left_by(Some(cgroup.clone()));
         tree.end();

@@ -11,6 +11,7 @@ use super::{
     capture::Capture,
     command::{CommandResult, EndLine, Launch, Order, read_frame, write_frame},
     crash::crash_point,
+    feed::{Feed, unblock},
     journal::{Journal, Line, Place},
     process::ProcessMark,
     tree::{Exit, Tree, reap},
@@ -22,17 +23,14 @@ use nix::sys::{
     signalfd::{SfdFlags, SignalFd},
     stat::{Mode, umask},
 };
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    fs::OFlags,
-};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::{
     ffi::OsString,
     fs::{self, File},
     io::{self, PipeReader, Read, Write},
     os::{fd::AsFd, unix::process::CommandExt},
     path::PathBuf,
-    process::{ChildStdin, Command, ExitCode, Stdio},
+    process::{Command, ExitCode, Stdio},
     time::{Duration, Instant, SystemTime},
 };
 use zeroize::Zeroizing;
@@ -165,31 +163,6 @@ enum Stop {
     Cancelled,
 }
 
-/// Standard input on its way to the program.
-struct Feed {
-    pipe: Option<ChildStdin>,
-    bytes: Zeroizing<Vec<u8>>,
-    written: usize,
-}
-
-impl Feed {
-    /// Writes what the pipe takes and closes it after the last byte, or when nobody reads.
-    fn go_on(&mut self) {
-        let Some(pipe) = &mut self.pipe else { return };
-        while let Some(rest) = self.bytes.get(self.written..).filter(|rest| !rest.is_empty()) {
-            match pipe.write(rest) {
-                Ok(0) => break,
-                Ok(bytes) => self.written += bytes,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(_) => break,
-            }
-        }
-        self.pipe = None;
-        self.bytes = Zeroizing::default();
-    }
-}
-
 /// One command under way.
 struct Supervisor<'a> {
     place: &'a Place,
@@ -215,62 +188,59 @@ impl<'a> Supervisor<'a> {
     /// and the journal says so. An error: the program did not run, the attempt may be withdrawn.
     fn begin(place: &'a Place, nonce: &str) -> Result<Option<Supervisor<'a>>, String> {
         let signals = settle()?;
-        let mut from =
-            io::stdin().as_fd().try_clone_to_owned().map(File::from).map_err(at("stdin"))?;
-        // The daemon died before it had said everything: end of file, and nothing begins.
-        let (mut order, input_bytes): (Order, usize) =
-            read_frame(&mut from).map_err(at("the order is incomplete"))?;
-        let mut input = Zeroizing::new(vec![0; input_bytes]);
-        from.read_exact(&mut input).map_err(at("the order is incomplete"))?;
-        drop(from);
-
-        let tree = Tree::below_self(&cgroup_name(place, nonce));
-        order.launch.cgroup.clone_from(&tree.cgroup);
-        order.launch.parent = nix::unistd::getpid().as_raw();
-        let capture = Capture::create(
-            &place.output(),
-            place.output_end(),
-            order.output_bytes_max,
-            std::mem::take(&mut order.secrets),
-        )
-        .map_err(at("the output file"))?;
-        if let Err(reason) = take_over(place, nonce, &tree) {
-            tree.remove();
-            return Err(reason);
-        }
+        let (mut order, input) = read_order()?;
+        let mut tree = Tree::below_self(&cgroup_name(place, nonce));
+        take_over(place, nonce, &tree)?;
         // From here on the journal says that the program may run: every way out writes an end.
+        // Nothing of the command's folder but the journal was touched before: it may be another
+        // attempt's.
         crash_point("shim.running");
         let _ = writeln!(io::stdout(), "{RUNNING}");
         if place.stop().exists() {
             end_unrun(place, &tree, CommandResult::Cancelled, "stopped before it began".to_owned());
             return Ok(None);
         }
-        let started = (Instant::now(), wall_us());
-        match spawn(place, &order.launch, &input) {
-            Ok((program, feed, printed)) => Ok(Some(Supervisor {
-                place,
-                signals,
-                tree,
-                program,
-                feed,
-                printed: Some(printed),
-                capture,
-                started: started.0,
-                started_us: started.1,
-                deadline: order
-                    .timeout_us
-                    .and_then(|time| started.0.checked_add(Duration::from_micros(time))),
-                grace: Duration::from_micros(order.grace_us),
-                stop: None,
-                kill_at: None,
-                exit: None,
-            })),
+        tree.make();
+        order.launch.cgroup.clone_from(&tree.cgroup);
+        order.launch.parent = nix::unistd::getpid().as_raw();
+        match Supervisor::start(place, signals, tree.clone(), order, &input) {
+            Ok(supervisor) => Ok(Some(supervisor)),
             Err(error) => {
                 let why = format!("the program could not be started: {error}");
                 end_unrun(place, &tree, CommandResult::Failed, why);
                 Ok(None)
             }
         }
+    }
+
+    fn start(
+        place: &'a Place,
+        signals: SignalFd,
+        tree: Tree,
+        order: Order,
+        input: &[u8],
+    ) -> io::Result<Supervisor<'a>> {
+        let (output, end) = (place.output(), place.output_end());
+        let capture = Capture::create(&output, end, order.output_bytes_max, order.secrets)?;
+        let (started, started_us) = (Instant::now(), wall_us());
+        let timeout = order.timeout_us.map(Duration::from_micros);
+        let (program, feed, printed) = spawn(place, &order.launch, input)?;
+        Ok(Supervisor {
+            place,
+            signals,
+            tree,
+            program,
+            feed,
+            printed: Some(printed),
+            capture,
+            started,
+            started_us,
+            deadline: timeout.and_then(|timeout| started.checked_add(timeout)),
+            grace: Duration::from_micros(order.grace_us),
+            stop: None,
+            kill_at: None,
+            exit: None,
+        })
     }
 
     /// Watches until the program and its tree have ended and the journal says how.
@@ -301,7 +271,7 @@ impl<'a> Supervisor<'a> {
         if let Some(pipe) = &self.printed {
             polled.push(PollFd::new(pipe, PollFlags::IN));
         }
-        if let Some(pipe) = &self.feed.pipe {
+        if let Some(pipe) = self.feed.pipe() {
             polled.push(PollFd::new(pipe, PollFlags::OUT));
         }
         let linger = self.exit.and_then(|(_, at)| at.checked_add(LINGER));
@@ -412,6 +382,17 @@ impl<'a> Supervisor<'a> {
     }
 }
 
+/// Reads the whole order. If the daemon died before it had said everything this is an error, and
+/// nothing begins.
+fn read_order() -> Result<(Order, Zeroizing<Vec<u8>>), String> {
+    let mut from = io::stdin().as_fd().try_clone_to_owned().map(File::from).map_err(at("stdin"))?;
+    let (order, bytes): (Order, usize) =
+        read_frame(&mut from).map_err(at("the order is incomplete"))?;
+    let mut input = Zeroizing::new(vec![0; bytes]);
+    from.read_exact(&mut input).map_err(at("the order is incomplete"))?;
+    Ok((order, input))
+}
+
 /// The cgroup's name: readable, and never one that another command or attempt has.
 fn cgroup_name(place: &Place, nonce: &str) -> String {
     let part = |name: Option<&std::ffi::OsStr>| {
@@ -451,18 +432,9 @@ fn spawn(place: &Place, launch: &Launch, input: &[u8]) -> io::Result<(i32, Feed,
     let mut bytes = Zeroizing::new(Vec::new());
     write_frame(&mut *bytes, launch, input)?;
     let mut child = command.spawn()?;
-    let pipe = child.stdin.take();
-    if let Some(pipe) = &pipe {
-        unblock(pipe)?;
-    }
     unblock(&printed)?;
     let program = i32::try_from(child.id()).unwrap_or_default();
-    Ok((program, Feed { pipe, bytes, written: 0 }, printed))
-}
-
-fn unblock(pipe: &impl AsFd) -> io::Result<()> {
-    let flags = rustix::fs::fcntl_getfl(pipe)?;
-    Ok(rustix::fs::fcntl_setfl(pipe, flags | OFlags::NONBLOCK)?)
+    Ok((program, Feed::new(child.stdin.take(), bytes)?, printed))
 }
 
 /// Writes the end of a command whose program did not start.

@@ -27,7 +27,7 @@ const DEATH_WAIT: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// The processes of one command.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Tree {
     /// The cgroup, if one could be made.
     pub cgroup: Option<PathBuf>,
@@ -43,10 +43,17 @@ pub(crate) struct Exit {
 }
 
 impl Tree {
-    /// A tree below this process, in a cgroup called `name` if one can be made.
+    /// A tree below this process, and the place of its cgroup where there is a hierarchy for it.
+    /// The cgroup is not made yet: first the journal names it, so that none is ever left behind
+    /// that no journal knows.
     pub fn below_self(name: &str) -> Tree {
         let reaper = nix::unistd::getpid().as_raw();
-        Tree { cgroup: make_cgroup(name), reaper }
+        Tree { cgroup: place_of_cgroup(name), reaper }
+    }
+
+    /// Makes the cgroup. Where that cannot be done the tree has none from now on.
+    pub fn make(&mut self) {
+        self.cgroup = self.cgroup.take().filter(|cgroup| make_cgroup(cgroup));
     }
 
     /// What a shim that vanished left: only its cgroup tells.
@@ -130,21 +137,24 @@ pub(crate) fn reap() -> Vec<Exit> {
     }
 }
 
-/// Makes a cgroup below the one this process is in; `None` where there is no version 2 hierarchy
-/// with `cgroup.kill` (Linux 5.14), or no right to it.
-fn make_cgroup(name: &str) -> Option<PathBuf> {
+/// A cgroup below the one this process is in; `None` where there is no version 2 hierarchy.
+fn place_of_cgroup(name: &str) -> Option<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
     let own = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let cgroup = own_cgroup(&mounts, &own)?.join(name);
-    match fs::create_dir(&cgroup) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return None,
+    Some(own_cgroup(&mounts, &own)?.join(name))
+}
+
+/// Makes a cgroup; false where there is no right to it, or no `cgroup.kill` (before Linux 5.14).
+fn make_cgroup(cgroup: &Path) -> bool {
+    match fs::create_dir(cgroup) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return false,
         _ => {}
     }
     if cgroup.join("cgroup.kill").exists() && cgroup.join("cgroup.procs").exists() {
-        return Some(cgroup);
+        return true;
     }
-    let _ = fs::remove_dir(&cgroup);
-    None
+    let _ = fs::remove_dir(cgroup);
+    false
 }
 
 /// The folder of the version 2 cgroup of a process, by its `mountinfo` and its `cgroup`.
