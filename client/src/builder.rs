@@ -132,7 +132,8 @@ impl ClientBuilder {
     /// Reads the files and makes the client. Nothing is connected yet.
     ///
     /// # Errors
-    /// No address, a bad one, an unreadable file, TLS settings that do not fit together.
+    /// No address, a bad one, a password without a user, an unreadable file, TLS settings that do
+    /// not fit together.
     pub fn build(self) -> Result<Client, Error> {
         let mut members = Vec::new();
         if let Some(path) = &self.socket {
@@ -161,7 +162,8 @@ impl ClientBuilder {
             (None, Some(user), Some(password)) => {
                 Credentials::Password { user, password: password.read("password file")? }
             }
-            (None, _, _) => Credentials::None,
+            (None, None, Some(_)) => return Err(Error::NoUser),
+            (None, _, None) => Credentials::None,
         };
         let transport = Transport::new(tls).map_err(|source| Error::Tls { source })?;
         Ok(Client::new(Caller::new(members, transport, credentials, self.patience)))

@@ -17,6 +17,9 @@ pub enum Error {
     /// The builder got neither an URL nor a socket.
     #[error("no address of a cluster member is given")]
     NoAddress,
+    /// The builder got a password, but not whose.
+    #[error("a password is given, but no user")]
+    NoUser,
     /// An URL cannot be used.
     #[error("the address {text:?} cannot be used: {reason}")]
     Address {
@@ -152,6 +155,7 @@ impl Error {
     pub fn name(&self) -> &str {
         match self {
             Error::NoAddress | Error::Address { .. } => "bad_address",
+            Error::NoUser => "no_user",
             Error::File { .. } => "unreadable_file",
             Error::Tls { .. } => "bad_tls_settings",
             Error::Unreachable { .. } => "unreachable",
@@ -184,6 +188,7 @@ impl Error {
                 "give --url, set TIEBEAM_URL, run `tiebeam login`, or work on a node that has \
                  /var/lib/tiebeam/tiebeam.sock",
             ),
+            Error::NoUser => Some("give --user, or set TIEBEAM_USER"),
             Error::Login { .. } => Some("check user and password, or run `tiebeam login` again"),
             Error::AnswerLost { .. } => Some("job_history tells whether it took effect"),
             Error::Unreachable { .. } => Some("is the address right, and the daemon running?"),

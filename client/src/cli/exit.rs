@@ -45,9 +45,11 @@ impl Exit {
     pub fn of_error(error: &Error) -> Exit {
         match error {
             Error::Job(result) => Exit::of_result(result.result_code),
-            Error::NoAddress | Error::Address { .. } | Error::File { .. } | Error::Tls { .. } => {
-                Exit::Usage
-            }
+            Error::NoAddress
+            | Error::NoUser
+            | Error::Address { .. }
+            | Error::File { .. }
+            | Error::Tls { .. } => Exit::Usage,
             Error::Unreachable { .. }
             | Error::Redirect { .. }
             | Error::Status { .. }

@@ -89,12 +89,11 @@ pub fn log() -> Value {
 }
 
 pub fn blame() -> Value {
-    json!([
-        {"path": "users/alice/group", "revision": 18, "job": "11.42", "user": "admin",
-         "time": "2026-11-20T04:05:06.126120Z"},
-        {"path": "users/alice/id", "revision": 18, "job": "11.42", "user": "admin",
-         "time": "2026-11-20T04:05:06.126120Z"}
-    ])
+    json!({
+        "users/alice/group": {"revision": 18, "job": "11.42", "user": "admin",
+                              "time": "2026-11-20T04:05:06.126120Z"},
+        "users/root/id": {"revision": 1, "job": "", "user": "root"}
+    })
 }
 
 pub fn cluster() -> Value {

@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 /// Print for each value who set it, by which job, in which revision, when
 #[derive(clap::Args, Clone, Debug)]
 pub struct Blame {
-    /// Where, e.g. users/alice
+    /// Where, e.g. users/alice; everything unless given
     #[arg(value_name = "PATH")]
-    path: String,
+    path: Option<String>,
 }
 
 impl Blame {

@@ -77,7 +77,9 @@ impl Import {
 fn last_change(session: &mut Session, path: &str) -> Result<Value, Failure> {
     let params = params([("path", json!(path)), ("limit", json!(1))]);
     let log = run_job(session, "config_log", params, &StartOptions::default())?;
-    Ok(log.result_output.map(|list| list[0]["revision"].clone()).unwrap_or_default())
+    let newest = log.result_output.map(|list| list[0]["revision"].clone());
+    // Revision 1 is what `init` made; no job did it, so it has no line.
+    Ok(newest.filter(Value::is_number).unwrap_or(json!(1)))
 }
 
 /// What `expect_revision` is to be: 0 where the diff shows that there is nothing yet.
@@ -121,5 +123,13 @@ mod tests {
         let (path, value, left) = chosen(Path::new("f"), "port: 80", Some("app/web")).unwrap();
         assert_eq!((path.as_str(), value, left.len()), ("app/web", json!({"port": 80}), 0));
         assert!(chosen(Path::new("f"), "users: {}", None).is_err());
+    }
+
+    #[test]
+    fn where_there_is_nothing_yet_nothing_is_expected() {
+        let below = json!([{"op": "add", "path": "app/web/port", "value": 80}]);
+        assert_eq!(expected(&below, "app/web", json!(17)), json!(17));
+        let whole = json!([{"op": "add", "path": "app/web", "value": {"port": 80}}]);
+        assert_eq!(expected(&whole, "app/web", json!(17)), json!(0));
     }
 }

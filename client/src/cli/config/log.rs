@@ -14,8 +14,8 @@ pub struct Log {
     /// Only revisions that changed something here
     #[arg(value_name = "PATH")]
     path: Option<String>,
-    /// Only revisions since this time (RFC 3339)
-    #[arg(long, value_name = "TIME")]
+    /// The earliest revision, or RFC 3339 time
+    #[arg(long, value_name = "REVISION|TIME")]
     since: Option<String>,
     /// At most so many
     #[arg(long, short = 'n', value_name = "NUMBER")]
