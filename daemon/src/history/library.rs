@@ -1,0 +1,94 @@
+//! The segments as readers see them: which there are, and their blocks through a small cache.
+//!
+//! The list changes only when a segment begins, is sealed, or when a tail is cut at the opening.
+//! The cache holds a few decompressed blocks: the newest ones, which the writer puts there, and
+//! those that were read last. Any thread may read.
+
+use super::HistoryError;
+use super::block::Block;
+use super::segment::Segment;
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use tiebeam_proto::record::Archived;
+
+/// Bytes of decompressed blocks that are kept: an idle daemon is to stay small.
+const CACHE_BYTES: usize = 2 << 20;
+
+/// All segments of one history folder.
+#[derive(Debug)]
+pub(super) struct Library {
+    pub(super) folder: PathBuf,
+    segments: RwLock<Vec<Arc<Segment>>>,
+    /// Most recently used first.
+    cache: Mutex<VecDeque<Arc<Block>>>,
+}
+
+impl Library {
+    /// The segments, oldest first.
+    pub(super) fn new(folder: PathBuf, segments: Vec<Arc<Segment>>) -> Library {
+        Library { folder, segments: RwLock::new(segments), cache: Mutex::default() }
+    }
+
+    /// The segments as they are now, oldest first.
+    pub(super) fn segments(&self) -> Vec<Arc<Segment>> {
+        self.segments.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Changes the list. The cache forgets everything if records may have gone.
+    pub(super) fn update(&self, change: impl FnOnce(&mut Vec<Arc<Segment>>), forget: bool) {
+        change(&mut self.segments.write().unwrap_or_else(PoisonError::into_inner));
+        if forget {
+            self.cache.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        }
+    }
+
+    /// The segment that would hold this record.
+    pub(super) fn segment(&self, index: u64) -> Option<Arc<Segment>> {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        let after = segments.partition_point(|segment| segment.first <= index);
+        after.checked_sub(1).and_then(|at| segments.get(at)).cloned()
+    }
+
+    /// The block with this record; `None` if the record is not here.
+    pub(super) fn block(&self, index: u64) -> Result<Option<Arc<Block>>, HistoryError> {
+        if let Some(block) = self.cached(index) {
+            return Ok(Some(block));
+        }
+        let Some(segment) = self.segment(index) else {
+            return Ok(None);
+        };
+        let Some(place) = segment.place(index)? else {
+            return Ok(None);
+        };
+        let block = Arc::new(segment.block(&segment.open()?, place)?);
+        self.remember(Arc::clone(&block));
+        Ok(Some(block))
+    }
+
+    /// The record with this index; `None` if it is not here or was pruned.
+    pub(super) fn record(&self, index: u64) -> Result<Option<Archived>, HistoryError> {
+        let block = self.block(index)?;
+        Ok(block.and_then(|block| block.kept(index)?.archived()))
+    }
+
+    fn cached(&self, index: u64) -> Option<Arc<Block>> {
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = cache.iter().position(|b| b.first <= index && index <= b.last())?;
+        let block = cache.remove(at)?;
+        cache.push_front(Arc::clone(&block));
+        Some(block)
+    }
+
+    /// Puts a block into the cache and drops the least recently used ones over its limit.
+    pub(super) fn remember(&self, block: Arc<Block>) {
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        if !cache.iter().any(|other| other.first == block.first) {
+            cache.push_front(block);
+        }
+        let mut bytes: usize = cache.iter().map(|block| block.bytes()).sum();
+        while bytes > CACHE_BYTES && cache.len() > 1 {
+            bytes -= cache.pop_back().map_or(0, |block| block.bytes());
+        }
+    }
+}

@@ -1,0 +1,562 @@
+//! Tests of the history as a whole: what a crash, a flipped bit or a lost folder leaves.
+
+use super::fixture::{Folder, MORNING_US, Maker};
+use super::*;
+use serde_json::Value;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use tiebeam_proto::chain::Head;
+use tiebeam_proto::record::Archived;
+use tiebeam_proto::time::Time;
+use tiebeam_proto::{Outcome, Stage};
+
+/// Small segments, so that a few hundred records fill several.
+fn start(folder: &Folder, expected: Option<Head>) -> Start {
+    Start { segment_bytes: 9_000, ..Start::at(folder.path(), expected) }
+}
+
+fn spawn(folder: &Folder) -> HistoryThread {
+    HistoryThread::spawn(&start(folder, None)).unwrap()
+}
+
+/// Archives in groups, each made durable, so that there are many blocks.
+fn archive(thread: &HistoryThread, records: &[Archived]) {
+    for group in records.chunks(25) {
+        group.iter().for_each(|record| thread.handle.archive(record.clone()).unwrap());
+        thread.handle.sync_to(group[group.len() - 1].link.index).unwrap();
+    }
+}
+
+fn settle(thread: &HistoryThread) {
+    let library = &thread.history.shared.library;
+    let behind = || library.segments().iter().rev().skip(1).any(|s| s.sealed().is_none());
+    while behind() {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn written(count: usize) -> (Folder, Vec<Archived>) {
+    let folder = Folder::new();
+    let records = Maker::new().jobs(count);
+    let thread = spawn(&folder);
+    archive(&thread, &records);
+    settle(&thread);
+    thread.stop().unwrap();
+    (folder, records)
+}
+
+fn segment_files(folder: &Folder, extension: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder.path().join("history")).unwrap();
+    let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|own| own == extension));
+    paths.sort();
+    paths
+}
+
+fn flip(path: &Path, at: i64) {
+    let mut bytes = std::fs::read(path).unwrap();
+    let length = bytes.len() as i64;
+    bytes[((at + length) % length) as usize] ^= 0x10;
+    std::fs::write(path, bytes).unwrap();
+}
+
+fn all_here(history: &History, records: &[Archived]) {
+    for record in records {
+        let index = record.link.index;
+        assert_eq!(history.record(index).unwrap().as_ref(), Some(record), "{index}");
+        assert_eq!(history.job(&format!("11.{index}")).unwrap().as_ref(), Some(record), "{index}");
+        if index.is_multiple_of(3) {
+            assert_eq!(history.revision(index / 3).unwrap().as_ref(), Some(record), "{index}");
+        }
+    }
+}
+
+fn indices(page: &Page) -> Vec<u64> {
+    page.records.iter().map(|record| record["index"].as_u64().unwrap()).collect()
+}
+
+#[test]
+fn a_record_is_found_from_the_moment_it_is_handed_over() {
+    let folder = Folder::new();
+    let (records, thread) = (Maker::new().jobs(800), spawn(&folder));
+    std::thread::scope(|scope| {
+        let (history, expected) = (&thread.history, &records);
+        for reader in 0..3 {
+            scope.spawn(move || {
+                for round in 0..400 {
+                    let newest = history.newest();
+                    let index = 1 + (newest * (reader * 7 + round) / 401) % newest.max(1);
+                    if newest > 0 {
+                        all_here(history, &expected[index as usize - 1..index as usize]);
+                        let page = history.search(&Filter::default(), None, None, 40).unwrap();
+                        let found = indices(&page);
+                        assert!(found.windows(2).all(|two| two[0] == two[1] + 1), "{found:?}");
+                        assert!(found[0] >= newest);
+                    }
+                }
+            });
+        }
+        records.iter().for_each(|record| thread.handle.archive(record.clone()).unwrap());
+        all_here(history, &records[790..]);
+    });
+    assert_eq!(thread.handle.sync_to(800).unwrap(), 800);
+    all_here(&thread.history, &records);
+    settle(&thread);
+    all_here(&thread.history, &records);
+    thread.stop().unwrap();
+    let thread = spawn(&folder);
+    assert_eq!(thread.opened, Opened { last: 800, ..Opened::default() });
+    all_here(&thread.history, &records);
+    let report = thread.history.verify().unwrap();
+    assert_eq!((report.records, report.to, report.problem_count), (800, 800, 0));
+    assert!(thread.history.record(801).unwrap().is_none());
+    assert!(
+        thread.history.job("11.801").unwrap().is_none()
+            && thread.history.job("x").unwrap().is_none()
+    );
+    let range = thread.history.range(10, 30).unwrap();
+    assert_eq!(range, records[9..30]);
+    thread.stop().unwrap();
+}
+
+#[test]
+fn a_torn_tail_is_cut_and_comes_again_with_the_replay() {
+    for damage in [-1i64, -60, -400] {
+        let (folder, records) = written(110);
+        let last = segment_files(&folder, "seg").pop().unwrap();
+        let length = std::fs::metadata(&last).unwrap().len();
+        let file = std::fs::OpenOptions::new().write(true).open(&last).unwrap();
+        file.set_len(length.wrapping_add_signed(damage)).unwrap();
+        let thread = spawn(&folder);
+        assert!(thread.opened.torn_bytes > 0 && thread.opened.last < 110);
+        // The hot index knew the records that were cut.
+        assert!(thread.opened.index_rebuilt.is_some());
+        let lost = thread.opened.last;
+        records[50..].iter().for_each(|r| thread.handle.archive(r.clone()).unwrap());
+        thread.handle.sync_to(110).unwrap();
+        assert_eq!(thread.handle.metrics().repeated.load(Relaxed), lost - 50);
+        all_here(&thread.history, &records);
+        assert_eq!(thread.history.verify().unwrap().problem_count, 0);
+        thread.stop().unwrap();
+    }
+}
+
+#[test]
+fn a_flipped_bit_is_never_silently_dropped() {
+    // In the last block: a torn tail, by all that the file can tell; State's head tells more.
+    let (folder, records) = written(140);
+    let last = segment_files(&folder, "seg").pop().unwrap();
+    flip(&last, -20);
+    let head = Head {
+        index: 140,
+        hash: tiebeam_proto::chain::from_text(&records[139].link.this).unwrap(),
+    };
+    let thread = HistoryThread::spawn(&start(&folder, Some(head))).unwrap();
+    let missing = thread.opened.missing.unwrap();
+    assert_eq!((missing.1, thread.opened.torn_bytes > 0), (140, true));
+    drop(thread);
+
+    // In a block of the growing segment that was synced: damage, and the history does not open.
+    let (folder, _) = written(140);
+    let last = segment_files(&folder, "seg").pop().unwrap();
+    flip(&last, 100);
+    match HistoryThread::spawn(&start(&folder, None)) {
+        Err(HistoryError::Damaged { path, offset, .. }) => assert_eq!((path, offset), (last, 0)),
+        other => panic!("{:?}", other.map(|thread| thread.opened)),
+    }
+
+    // In a sealed segment: it opens, the record answers with an error, the check names the file.
+    let (folder, records) = written(400);
+    let first = segment_files(&folder, "seg").remove(0);
+    flip(&first, 100);
+    let thread = spawn(&folder);
+    assert!(matches!(thread.history.job("11.2"), Err(HistoryError::Damaged { .. })));
+    all_here(&thread.history, &records[390..]);
+    let report = thread.history.verify().unwrap();
+    assert!(report.problem_count > 0 && report.problems[0].path == first, "{report:?}");
+    thread.stop().unwrap();
+}
+
+#[test]
+fn blocks_that_were_never_synced_may_be_lost_in_any_order() {
+    let (folder, _) = written(0);
+    let mut maker = Maker::new();
+    let (mut segments, _) =
+        append::Segments::open(&folder.path().join("history"), None, 1 << 20).unwrap();
+    let mut places = Vec::new();
+    for synced in [true, false, false, false] {
+        let entries: Vec<_> =
+            maker.jobs(5).iter().map(|record| append::Entry::of(record).unwrap()).collect();
+        places.push(segments.open_bytes());
+        segments.append(&entries).unwrap();
+        if synced {
+            segments.sync().unwrap();
+        }
+    }
+    drop(segments);
+    flip(&segment_files(&folder, "seg")[0], places[1] as i64 + 200);
+    let thread = spawn(&folder);
+    assert_eq!(thread.opened.last, 5);
+    thread.stop().unwrap();
+}
+
+#[test]
+fn a_lost_or_broken_hot_index_is_made_again() {
+    let (folder, records) = written(110);
+    let index = folder.path().join("index");
+    std::fs::remove_dir_all(&index).unwrap();
+    let thread = spawn(&folder);
+    assert!(thread.opened.index_rebuilt.is_some());
+    all_here(&thread.history, &records);
+    thread.stop().unwrap();
+
+    for entry in std::fs::read_dir(&index).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            let length = std::fs::metadata(&path).unwrap().len() as usize;
+            std::fs::write(&path, vec![0xa5; length]).unwrap();
+        }
+    }
+    let thread = spawn(&folder);
+    assert!(thread.opened.index_rebuilt.is_some());
+    all_here(&thread.history, &records);
+    thread.stop().unwrap();
+
+    // Ahead of the chain: the segments were set back to an older copy.
+    for path in
+        segment_files(&folder, "seg").into_iter().chain(segment_files(&folder, "idx")).skip(1)
+    {
+        std::fs::remove_file(path).unwrap();
+    }
+    let thread = spawn(&folder);
+    assert!(thread.opened.index_rebuilt.as_deref().is_some_and(|reason| reason.contains("110")));
+    assert!(thread.history.job("11.110").unwrap().is_none());
+    archive(&thread, &records);
+    all_here(&thread.history, &records);
+    thread.stop().unwrap();
+}
+
+#[test]
+fn an_index_that_lags_catches_up_and_index_files_are_made_again() {
+    let (folder, records) = written(400);
+    let kept = folder.path().join("kept");
+    std::fs::rename(folder.path().join("index"), &kept).unwrap();
+    let thread = spawn(&folder);
+    let mut maker = Maker(Head {
+        index: 400,
+        hash: tiebeam_proto::chain::from_text(&records[399].link.this).unwrap(),
+    });
+    let more = maker.jobs(300);
+    archive(&thread, &more);
+    settle(&thread);
+    thread.stop().unwrap();
+    std::fs::remove_dir_all(folder.path().join("index")).unwrap();
+    std::fs::rename(&kept, folder.path().join("index")).unwrap();
+    let files = segment_files(&folder, "idx");
+    std::fs::remove_file(&files[0]).unwrap();
+    flip(&files[1], 10);
+    flip(&files[2], -10);
+    let thread = spawn(&folder);
+    assert_eq!((thread.opened.unindexed, thread.opened.index_rebuilt.as_ref()), (2, None));
+    all_here(&thread.history, &records);
+    all_here(&thread.history, &more);
+    assert_eq!(thread.history.verify().unwrap().problem_count, 0);
+    thread.stop().unwrap();
+}
+
+#[test]
+fn a_replay_with_another_hash_stops_the_history() {
+    let (folder, records) = written(30);
+    let thread = spawn(&folder);
+    let mut other = Maker::new();
+    other.audit();
+    let forged = other.jobs(29).pop().unwrap();
+    thread.handle.archive(records[3].clone()).unwrap();
+    thread.handle.archive(forged).unwrap();
+    let error = thread.handle.sync_to(31).unwrap_err();
+    assert!(error.to_string().contains("record 30 is in the history with another hash"), "{error}");
+    assert!(thread.handle.archive(records[29].clone()).is_err());
+    // Neither does a record that leaves one out.
+    let thread = spawn(&folder);
+    let later = Maker::new().jobs(32).pop().unwrap();
+    thread.handle.archive(later).unwrap();
+    assert!(thread.handle.sync_to(32).unwrap_err().to_string().contains("where 31 is next"));
+}
+
+#[test]
+fn the_history_is_brought_to_state_s_head() {
+    let (folder, records) = written(400);
+    let head = |index: usize| Head {
+        index: index as u64,
+        hash: tiebeam_proto::chain::from_text(&records[index - 1].link.this).unwrap(),
+    };
+    for keep in [397, 130, 20] {
+        let thread = HistoryThread::spawn(&start(&folder, Some(head(keep)))).unwrap();
+        assert_eq!(thread.opened.last, keep as u64);
+        assert!(thread.opened.cut_records > 0);
+        assert!(thread.history.record(keep as u64 + 1).unwrap().is_none());
+        all_here(&thread.history, &records[..keep]);
+        assert_eq!(thread.history.verify().unwrap().problem_count, 0);
+        thread.stop().unwrap();
+    }
+    // Another history: State's head is not in it.
+    let wrong = Head { index: 10, hash: [7; 32] };
+    let error = HistoryThread::spawn(&start(&folder, Some(wrong))).err();
+    assert!(matches!(error, Some(HistoryError::Forked { index: 10 })), "{error:?}");
+    // State is ahead: a gap, behind which the history goes on.
+    let thread = HistoryThread::spawn(&start(&folder, Some(head(300)))).unwrap();
+    assert_eq!(thread.opened.missing, Some((21, 300)));
+    archive(&thread, &records[300..]);
+    settle(&thread);
+    assert_eq!(thread.history.gaps(1), [(21, 300)]);
+    all_here(&thread.history, &records[300..]);
+    all_here(&thread.history, &records[..20]);
+    assert!(thread.history.job("11.100").unwrap().is_none());
+    let ends = thread.history.range(19, 302).unwrap();
+    assert_eq!(ends.iter().map(|r| r.link.index).collect::<Vec<_>>(), [19, 20, 301, 302]);
+    thread.stop().unwrap();
+    let thread = spawn(&folder);
+    let report = thread.history.verify().unwrap();
+    assert_eq!((report.gaps, report.problem_count), (vec![(21, 300)], 0));
+    thread.stop().unwrap();
+}
+
+#[test]
+fn pages_stay_where_they_are_while_records_arrive() {
+    let folder = Folder::new();
+    let (mut maker, thread) = (Maker::new(), spawn(&folder));
+    archive(&thread, &maker.jobs(300));
+    let filter = Filter { user: Some("alice".into()), ..Filter::default() };
+    let (mut found, mut cursor) = (Vec::new(), None);
+    loop {
+        let page = thread.history.search(&filter, None, cursor.as_deref(), 17).unwrap();
+        found.extend(indices(&page));
+        archive(&thread, &maker.jobs(31));
+        if page.cursor.is_none() {
+            break;
+        }
+        cursor = page.cursor;
+    }
+    let expected: Vec<u64> = (1..=300).rev().filter(|index| index % 2 == 1).collect();
+    assert_eq!(found, expected);
+    for wrong in ["", "h", "x7", "h-1"] {
+        let page = thread.history.search(&filter, None, Some(wrong), 17);
+        assert!(matches!(page, Err(HistoryError::BadFilter { field: "cursor", .. })), "{wrong}");
+    }
+    thread.stop().unwrap();
+}
+
+/// What a search should give, by looking at every summary.
+fn naive(all: &[Value], keep: impl Fn(&Value) -> bool) -> Vec<u64> {
+    all.iter().filter(|s| keep(s)).map(|s| s["index"].as_u64().unwrap()).collect()
+}
+
+#[test]
+fn filters_give_what_a_look_at_every_record_gives() {
+    let folder = Folder::new();
+    let (mut maker, thread) = (Maker::new(), spawn(&folder));
+    for _ in 0..40 {
+        archive(&thread, &maker.jobs(8));
+        archive(&thread, &[maker.audit(), maker.addendum("11.3")]);
+    }
+    settle(&thread);
+    let history = &thread.history;
+    let all = history.search(&Filter::default(), None, None, 1000).unwrap();
+    assert_eq!(indices(&all), (1..=400).rev().collect::<Vec<_>>());
+    let all = all.records;
+    let time = |index: i64| Time(MORNING_US + index * 1_000_000);
+    let text = |us: i64| Value::from(time(us).to_string());
+    let any = Filter::default;
+    type Keep<'a> = Box<dyn Fn(&Value) -> bool + 'a>;
+    let cases: Vec<(Filter, Option<&str>, Keep<'_>)> = vec![
+        (
+            Filter { name: Some("config_set".into()), ..any() },
+            None,
+            Box::new(|s| s["name"] == "config_set"),
+        ),
+        (
+            Filter { node: Some(13), ..any() },
+            None,
+            Box::new(|s| s["nodes"].to_string().contains("13")),
+        ),
+        (
+            Filter { outcome: Some(Outcome::Failed), ..any() },
+            None,
+            Box::new(|s| s["outcome"] == "failed"),
+        ),
+        (
+            Filter { stage: Some(Stage::Committed), ..any() },
+            None,
+            Box::new(|s| s["stage"] == "committed"),
+        ),
+        (
+            Filter { since: Some(time(100)), until: Some(time(200)), ..any() },
+            None,
+            Box::new(|s| {
+                let ended = if s["ended"].is_null() { &s["time"] } else { &s["ended"] };
+                ended.as_str() >= text(100).as_str() && ended.as_str() <= text(200).as_str()
+            }),
+        ),
+        (any(), Some("alice"), Box::new(|s| s["user"] == "alice")),
+        (
+            Filter { user: Some("bob".into()), ..any() },
+            None,
+            Box::new(|s| s["audit"] == "login_failed"),
+        ),
+        (Filter { user: Some("bob".into()), ..any() }, Some("bob"), Box::new(|_| false)),
+        (Filter { user: Some("admin".into()), ..any() }, Some("alice"), Box::new(|_| false)),
+        (
+            Filter { name: Some("config_set".into()), outcome: Some(Outcome::Failed), ..any() },
+            Some("admin"),
+            Box::new(|s| {
+                s["name"] == "config_set" && s["outcome"] == "failed" && s["user"] == "admin"
+            }),
+        ),
+        (Filter { revision: Some(14), ..any() }, None, Box::new(|s| s["revision"] == 14)),
+        (Filter { job: Some("11.3".into()), ..any() }, None, Box::new(|s| s["job"] == "11.3")),
+        (Filter { job: Some("11.4".into()), ..any() }, Some("nobody"), Box::new(|_| false)),
+    ];
+    for (filter, visible_to, keep) in cases {
+        let (mut found, mut cursor) = (Vec::new(), None);
+        loop {
+            let page = history.search(&filter, visible_to, cursor.as_deref(), 23).unwrap();
+            found.extend(indices(&page));
+            cursor = page.cursor;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        assert_eq!(found, naive(&all, keep), "{filter:?} {visible_to:?}");
+    }
+    assert_eq!(history.addenda("11.3").unwrap().len(), 40);
+    let refused = Filter { text: Some("x".into()), ..any() };
+    let page = history.search(&refused, None, None, 5);
+    assert!(matches!(page, Err(HistoryError::NotInThisVersion("text"))));
+    thread.stop().unwrap();
+}
+
+#[test]
+fn a_request_names_the_key_that_is_wrong() {
+    let read = |text: &str| Request::read(&serde_json::from_str(text).unwrap());
+    let request = read(r#"{"node":"12","outcome":"ok","since":"2026-11-20T04:05:06Z","limit":5}"#);
+    let request = request.unwrap();
+    assert_eq!((request.filter.node, request.limit), (Some(12), 5));
+    assert_eq!(read("null").unwrap().limit, 50);
+    for (text, field) in [
+        (r#"{"colour":1}"#, "colour"),
+        (r#"{"limit":0}"#, "limit"),
+        (r#"{"limit":1001}"#, "limit"),
+        (r#"{"outcome":"fine"}"#, "outcome"),
+        (r#"{"since":"yesterday"}"#, "since"),
+        (r#"{"text":"x"}"#, "text"),
+        ("[]", "filter"),
+    ] {
+        assert_eq!(read(text).unwrap_err().field.as_deref(), Some(field), "{text}");
+    }
+}
+
+#[test]
+fn revisions_are_walked_by_path_and_time() {
+    let folder = Folder::new();
+    let (mut maker, thread) = (Maker::new(), spawn(&folder));
+    archive(&thread, &maker.jobs(300));
+    let page = thread.history.revisions(u64::MAX, None, None, 30).unwrap();
+    let made: Vec<u64> = page.records.iter().map(|(revision, _)| *revision).collect();
+    assert_eq!((made, page.next), ((71..=100).rev().collect(), Some(70)));
+    let of = |path| thread.history.revisions(100, Some(path), None, 200).unwrap();
+    assert_eq!(of("app/p30").records.len(), 1);
+    assert_eq!(of("app/p30/below").records[0].0, 10);
+    assert_eq!((of("app").records.len(), of("app/p").records.len()), (100, 0));
+    let since = Some(Time(MORNING_US + 290 * 1_000_000));
+    let late = thread.history.revisions(100, None, since, 200).unwrap();
+    assert_eq!(late.records.iter().map(|(made, _)| *made).collect::<Vec<_>>(), [100, 99, 98, 97]);
+    thread.stop().unwrap();
+}
+
+#[test]
+fn a_watermark_survives_a_restart() {
+    let folder = Folder::new();
+    let thread = spawn(&folder);
+    archive(&thread, &Maker::new().jobs(3));
+    thread.handle.keep_mark("published", 17);
+    thread.stop().unwrap();
+    let thread = spawn(&folder);
+    assert_eq!(thread.history.mark("published").unwrap(), Some(17));
+    assert_eq!(thread.history.mark("other").unwrap(), None);
+    thread.stop().unwrap();
+}
+
+/// `cargo test --release -- --ignored --nocapture history_speed`: records a second, CPU, memory.
+#[test]
+#[ignore = "a measurement"]
+fn history_speed() {
+    let count: usize = std::env::var("COUNT").ok().and_then(|n| n.parse().ok()).unwrap_or(600_000);
+    let folder = Folder::new();
+    let mut maker = Maker::new();
+    let thread = HistoryThread::spawn(&Start::at(folder.path(), None)).unwrap();
+    let memory = || {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        status.lines().find(|line| line.starts_with("VmRSS")).unwrap_or_default().to_owned()
+    };
+    println!("idle {}", memory());
+    let (mut waited, mut bytes) = (Duration::ZERO, 0);
+    for round in 0..count / 1000 {
+        if round % 50 == 0 {
+            println!("{round} {} {:?}", memory(), thread.handle.metrics().sealed);
+        }
+        let group = maker.jobs(1000);
+        bytes += group.iter().map(|record| record.canonical.len()).sum::<usize>();
+        let begun = std::time::Instant::now();
+        group.into_iter().for_each(|record| thread.handle.archive(record).unwrap());
+        thread.handle.sync_to(maker.0.index).unwrap();
+        waited += begun.elapsed();
+    }
+    println!(
+        "{count} records of {} bytes, {:.0}/s",
+        bytes / count,
+        count as f64 / waited.as_secs_f64()
+    );
+    println!("after {} {:?}", memory(), thread.handle.metrics());
+    let begun = std::time::Instant::now();
+    for at in 0..2000 {
+        let id = format!("11.{}", 1 + at * 7919 % count);
+        assert!(thread.history.job(&id).unwrap().is_some());
+    }
+    println!("look-up of a job at random: {:?}", begun.elapsed() / 2000);
+    let rare = Filter { name: Some("none".into()), ..Filter::default() };
+    let begun = std::time::Instant::now();
+    let page = thread.history.search(&rare, None, None, 50).unwrap();
+    println!("a search that finds nothing: {:?}, {:?}", begun.elapsed(), page.cursor);
+    let busy =
+        Filter { user: Some("alice".into()), outcome: Some(Outcome::Failed), ..Filter::default() };
+    let begun = std::time::Instant::now();
+    let page = thread.history.search(&busy, None, None, 50).unwrap();
+    println!("a page of {}: {:?}", page.records.len(), begun.elapsed());
+    thread.stop().unwrap();
+    let begun = std::time::Instant::now();
+    let thread = HistoryThread::spawn(&Start::at(folder.path(), None)).unwrap();
+    println!("opened in {:?}, {}", begun.elapsed(), memory());
+    thread.stop().unwrap();
+    if std::env::var("KEEP").is_ok() {
+        println!("kept {}", folder.path().display());
+        std::mem::forget(folder);
+    }
+}
+
+/// Opens the history in `$KEPT` alone, for its memory.
+#[test]
+#[ignore = "a measurement"]
+fn history_opened() {
+    let Ok(kept) = std::env::var("KEPT") else {
+        return;
+    };
+    let begun = std::time::Instant::now();
+    let thread = HistoryThread::spawn(&Start::at(Path::new(&kept), None)).unwrap();
+    println!("opened in {:?} {:?}", begun.elapsed(), thread.opened);
+    for _ in 0..3 {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        println!("{}", status.lines().find(|line| line.starts_with("VmRSS")).unwrap_or_default());
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    thread.stop().unwrap();
+}

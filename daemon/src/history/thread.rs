@@ -1,0 +1,434 @@
+//! The history thread: the one writer of segments and hot index, and the handle to it.
+//!
+//! It drains what was archived into blocks, appends each, puts its rows into the hot index, and
+//! only then lets go of the records in memory; so a reader finds a record at every moment. It
+//! syncs when someone waits for it, and each second. When a segment is full a second thread seals
+//! it, and this one removes the rows that its index file replaces, a few blocks at a time. What it
+//! cannot write ends it: from then on everything that would need it is refused, with the reason.
+
+use super::append::{Entry, Opened, Segments};
+use super::hot::{self, Hot};
+use super::index::{Batch, IndexError, mark_key};
+use super::query::{History, Shared};
+use super::queue::{Queue, Synced, Taken, Wish};
+use super::{HistoryError, SEGMENT_BYTES, chain_of};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError, RwLock, mpsc};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tiebeam_proto::chain::Head;
+use tiebeam_proto::record::Archived;
+
+/// The segments are synced this often without being asked, so that the log prefix may be dropped.
+const SYNC_EVERY: Duration = Duration::from_secs(1);
+
+/// The hot index is synced this often: it only saves work at the next start.
+const INDEX_SYNC_EVERY: Duration = Duration::from_secs(10);
+
+/// Blocks whose rows are removed in one go: about 10 ms of work, with records waiting.
+const RETIRE_BLOCKS: usize = 8;
+
+/// How to open a history.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// `<data>/history`.
+    pub folder: PathBuf,
+    /// `<data>/index`.
+    pub index_folder: PathBuf,
+    /// State's chain head, if records beyond it are to be cut and missing ones to be known; else
+    /// whatever is here stays, and replayed records are compared with it.
+    pub expected: Option<Head>,
+    /// Bytes at which a segment is full.
+    pub segment_bytes: u64,
+}
+
+impl Start {
+    /// A history in `<data>/history` and `<data>/index` with the usual sizes.
+    pub fn at(data_folder: &std::path::Path, expected: Option<Head>) -> Start {
+        Start {
+            folder: data_folder.join("history"),
+            index_folder: data_folder.join("index"),
+            expected,
+            segment_bytes: SEGMENT_BYTES,
+        }
+    }
+}
+
+/// What the history counts. Everything is since the start, but for the positions.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    /// Index of the newest record in a segment.
+    pub written: AtomicU64,
+    /// Index of the newest record that is durable.
+    pub durable: AtomicU64,
+    /// Records appended.
+    pub records: AtomicU64,
+    /// Bytes of canonical JSON appended.
+    pub record_bytes: AtomicU64,
+    /// Bytes of blocks appended.
+    pub stored_bytes: AtomicU64,
+    /// Blocks appended.
+    pub blocks: AtomicU64,
+    /// Records that were delivered again and are here already.
+    pub repeated: AtomicU64,
+    /// Syncs of segments.
+    pub syncs: AtomicU64,
+    /// Segments sealed.
+    pub sealed: AtomicU64,
+    /// Times that the hot index was made again.
+    pub index_rebuilds: AtomicU64,
+}
+
+/// A running history.
+pub struct HistoryThread {
+    /// Hands records over; cheap to clone.
+    pub handle: HistoryHandle,
+    /// Reads; cheap to clone.
+    pub history: History,
+    /// What was found at the opening.
+    pub opened: Opened,
+    join: JoinHandle<()>,
+}
+
+/// Hands records to the history thread.
+#[derive(Clone)]
+pub struct HistoryHandle {
+    shared: Arc<Shared>,
+}
+
+impl HistoryThread {
+    /// Opens the history on the calling thread, then starts the writer. Blocks while it repairs.
+    ///
+    /// # Errors
+    /// [`HistoryError::Damaged`] for damage that is no torn tail, [`HistoryError::Forked`] if
+    /// State's head is not in this history, or what the operating system said.
+    pub fn spawn(start: &Start) -> Result<HistoryThread, HistoryError> {
+        let (segments, mut opened) =
+            Segments::open(&start.folder, start.expected, start.segment_bytes)?;
+        let hot = hot::open(&start.index_folder, &segments)?;
+        opened.index_rebuilt = hot.rebuilt.clone();
+        let shared = Arc::new(Shared {
+            library: Arc::clone(&segments.library),
+            hot: RwLock::new(Some(hot)),
+            queue: Queue::default(),
+            metrics: Metrics::default(),
+        });
+        shared.metrics.written.store(opened.last, Relaxed);
+        let writer = Writer {
+            shared: Arc::clone(&shared),
+            segments,
+            index_folder: start.index_folder.clone(),
+            waiters: Vec::new(),
+            sealing: None,
+            sealing_failed: false,
+            stop_sealing: Arc::new(AtomicBool::new(false)),
+            synced: Instant::now(),
+            index_synced: Instant::now(),
+            index_dirty: false,
+        };
+        let join = std::thread::Builder::new()
+            .name("history".to_owned())
+            .spawn(move || writer.run())
+            .map_err(HistoryError::io("start the thread of", &start.folder))?;
+        let handle = HistoryHandle { shared: Arc::clone(&shared) };
+        Ok(HistoryThread { handle, history: History::new(shared), opened, join })
+    }
+
+    /// Writes and syncs what was handed over, then ends the thread.
+    ///
+    /// # Errors
+    /// [`HistoryError::Stopped`] with the reason, if it had to end before.
+    pub fn stop(self) -> Result<(), HistoryError> {
+        let last = self.handle.shared.newest().unwrap_or(0);
+        self.handle.shared.queue.stop();
+        if self.join.join().is_err() {
+            return Err(HistoryError::Stopped(Arc::from("the history thread panicked")));
+        }
+        match self.handle.shared.metrics.durable.load(Relaxed) >= last {
+            true => Ok(()),
+            false => Err(HistoryError::Stopped(Arc::from("a record could not be written"))),
+        }
+    }
+}
+
+impl HistoryHandle {
+    /// Takes a record over; from now on readers see it. Waits while more than 8,192 records or
+    /// 32 MiB are unwritten.
+    ///
+    /// # Errors
+    /// [`HistoryError::Stopped`] if the thread has ended.
+    pub fn archive(&self, record: Archived) -> Result<(), HistoryError> {
+        self.shared.queue.archive(record)
+    }
+
+    /// Waits until everything up to this record is durable, and gives up to where that is true.
+    /// Waits for a record that was not handed over yet, too.
+    ///
+    /// # Errors
+    /// [`HistoryError::Stopped`] if the thread ends before.
+    pub fn sync_to(&self, index: u64) -> Result<u64, HistoryError> {
+        let (answer, answered) = mpsc::sync_channel(1);
+        self.on_synced(index, Box::new(move |result| drop(answer.send(result))));
+        let ended = || Err(HistoryError::Stopped(Arc::from("the history thread ended")));
+        answered.recv().unwrap_or_else(|_| ended())
+    }
+
+    /// Calls `then`, on the history thread, when everything up to this record is durable.
+    pub fn on_synced(&self, index: u64, then: Synced) {
+        if let Err((Wish::SyncTo(_, then), error)) =
+            self.shared.queue.wish(Wish::SyncTo(index, then))
+        {
+            then(Err(error));
+        }
+    }
+
+    /// Keeps a watermark of this node under a name. It may be lost with the hot index; then
+    /// [`History::mark`] gives none.
+    pub fn keep_mark(&self, name: &str, value: u64) {
+        // A watermark that is lost costs work at the next start, nothing else.
+        let _ = self.shared.queue.wish(Wish::Mark(name.to_owned(), value));
+    }
+
+    /// What the history counts.
+    pub fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
+    }
+
+    /// Records that were handed over and are not written yet, and their bytes.
+    pub fn lag(&self) -> (usize, usize) {
+        self.shared.queue.load()
+    }
+}
+
+/// Who waits until this record is durable.
+type Waiter = (u64, Synced);
+
+struct Writer {
+    shared: Arc<Shared>,
+    segments: Segments,
+    index_folder: PathBuf,
+    waiters: Vec<Waiter>,
+    sealing: Option<JoinHandle<Result<(), HistoryError>>>,
+    /// A segment could not be sealed; it is tried again at the next full one.
+    sealing_failed: bool,
+    stop_sealing: Arc<AtomicBool>,
+    synced: Instant,
+    index_synced: Instant,
+    index_dirty: bool,
+}
+
+impl Writer {
+    fn run(mut self) {
+        let result = self.work();
+        self.stop_sealing.store(true, Relaxed);
+        if let Some(sealing) = self.sealing.take() {
+            // What it leaves undone is done at the next start.
+            let _ = sealing.join();
+        }
+        let reason: Arc<str> = match result {
+            Ok(()) => Arc::from("the daemon ends"),
+            Err(error) => {
+                let text = chain_of(&error);
+                tracing::error!(reason = %text, "the history stops");
+                Arc::from(text)
+            }
+        };
+        self.waiters.extend(sorted(self.shared.queue.fail(Arc::clone(&reason))).0);
+        for (_, then) in self.waiters.drain(..) {
+            then(Err(HistoryError::Stopped(Arc::clone(&reason))));
+        }
+    }
+
+    fn work(&mut self) -> Result<(), HistoryError> {
+        self.sync()?;
+        let mut more = true;
+        loop {
+            let wait = if more { Some(Duration::from_millis(1)) } else { self.wait() };
+            let taken = self.shared.queue.take(wait, !self.waiters.is_empty());
+            let ended = taken.ended;
+            self.write(taken)?;
+            if ended || self.synced.elapsed() >= SYNC_EVERY || self.someone_waits() {
+                self.sync()?;
+            }
+            self.seal();
+            more = self.tidy_index()?;
+            if ended {
+                return self.end();
+            }
+        }
+    }
+
+    /// How long nothing need happen by itself.
+    fn wait(&self) -> Option<Duration> {
+        let metrics = &self.shared.metrics;
+        if self.sealing.is_some() {
+            return Some(Duration::from_millis(100));
+        }
+        let dirty = metrics.written.load(Relaxed) > metrics.durable.load(Relaxed);
+        if dirty { Some(SYNC_EVERY) } else { self.index_dirty.then_some(INDEX_SYNC_EVERY) }
+    }
+
+    fn someone_waits(&self) -> bool {
+        let written = self.shared.metrics.written.load(Relaxed);
+        self.waiters.iter().any(|(index, _)| *index <= written)
+    }
+
+    fn write(&mut self, taken: Taken) -> Result<(), HistoryError> {
+        // Wishes first: if a record ends us, those who wait are told.
+        let (waiters, marks) = sorted(taken.wishes);
+        self.waiters.extend(waiters);
+        self.mark(marks)?;
+        if let Some(last) = taken.records.last().map(|pending| pending.record.link.index) {
+            let entries = taken.records.iter().map(|pending| Entry::of(&pending.record));
+            let entries = self.segments.unwritten(entries.collect::<Result<_, _>>()?)?;
+            let repeated = taken.records.len() - entries.len();
+            self.shared.metrics.repeated.fetch_add(repeated as u64, Relaxed);
+            if !entries.is_empty() {
+                let facts: Vec<_> =
+                    taken.records.iter().skip(repeated).map(|p| Arc::clone(&p.facts)).collect();
+                self.append(&entries, &facts)?;
+            }
+            self.shared.queue.written(last);
+        }
+        Ok(())
+    }
+
+    fn append(
+        &mut self,
+        entries: &[Entry],
+        facts: &[Arc<super::Facts>],
+    ) -> Result<(), HistoryError> {
+        let before = self.segments.open_bytes();
+        let block = self.segments.append(entries)?;
+        self.on_index(|hot| hot.put(&block, facts))?;
+        let metrics = &self.shared.metrics;
+        let bytes: usize = entries.iter().map(|entry| entry.canonical.len()).sum();
+        metrics.records.fetch_add(entries.len() as u64, Relaxed);
+        metrics.record_bytes.fetch_add(bytes as u64, Relaxed);
+        metrics.stored_bytes.fetch_add(self.segments.open_bytes() - before, Relaxed);
+        metrics.blocks.fetch_add(1, Relaxed);
+        metrics.written.store(block.last(), Relaxed);
+        if self.segments.close_full()? {
+            self.sealing_failed = false;
+        }
+        Ok(())
+    }
+
+    /// Does something with the hot index; if that fails, makes the index again and goes on.
+    fn on_index<T: Default>(
+        &mut self,
+        act: impl FnOnce(&mut Hot) -> Result<T, IndexError>,
+    ) -> Result<T, HistoryError> {
+        self.index_dirty = true;
+        let mut slot = self.shared.hot.write().unwrap_or_else(PoisonError::into_inner);
+        let result = slot.as_mut().ok_or(IndexError::OutOfUse).and_then(act);
+        let error = match result {
+            Ok(value) => return Ok(value),
+            Err(error) => error,
+        };
+        tracing::warn!(reason = %chain_of(&error), "the hot index is made again");
+        // Closed first, for sled locks its folder; removed, for it is not to be trusted.
+        *slot = None;
+        let _ = std::fs::remove_dir_all(&self.index_folder);
+        *slot = Some(hot::open(&self.index_folder, &self.segments)?);
+        self.shared.metrics.index_rebuilds.fetch_add(1, Relaxed);
+        Ok(T::default())
+    }
+
+    fn mark(&mut self, marks: Vec<(String, u64)>) -> Result<(), HistoryError> {
+        if marks.is_empty() {
+            return Ok(());
+        }
+        let row = |(name, value): (String, u64)| (mark_key(&name), value.to_be_bytes().to_vec());
+        let puts = marks.into_iter().map(row).collect();
+        self.on_index(|hot| hot.index.write(Batch { puts, removes: Vec::new() }))
+    }
+
+    fn sync(&mut self) -> Result<(), HistoryError> {
+        self.synced = Instant::now();
+        let metrics = &self.shared.metrics;
+        let written = metrics.written.load(Relaxed);
+        if written > metrics.durable.load(Relaxed) {
+            self.segments.sync()?;
+            metrics.syncs.fetch_add(1, Relaxed);
+            metrics.durable.store(written, Relaxed);
+        }
+        let waiters = std::mem::take(&mut self.waiters).into_iter();
+        let (due, later): (Vec<Waiter>, _) = waiters.partition(|(index, _)| *index <= written);
+        self.waiters = later;
+        due.into_iter().for_each(|(_, then)| then(Ok(written)));
+        Ok(())
+    }
+
+    /// Starts the sealing of a full segment, and looks after one that runs.
+    fn seal(&mut self) {
+        if let Some(sealing) = self.sealing.take_if(|sealing| sealing.is_finished()) {
+            match sealing.join() {
+                Ok(Ok(())) => drop(self.shared.metrics.sealed.fetch_add(1, Relaxed)),
+                Ok(Err(error)) => {
+                    tracing::error!(reason = %chain_of(&error), "a segment cannot be sealed");
+                    self.sealing_failed = true;
+                }
+                Err(_) => self.sealing_failed = true,
+            }
+        }
+        if self.sealing.is_some() || self.sealing_failed {
+            return;
+        }
+        let Some(segment) = self.segments.unsealed() else {
+            return;
+        };
+        let (shared, stop) = (Arc::clone(&self.shared), Arc::clone(&self.stop_sealing));
+        let thread = std::thread::Builder::new().name("history-seal".to_owned());
+        let started = thread.spawn(move || {
+            let result = hot::seal_until(&segment, &stop);
+            // The writer may have ended; then there is nobody to look.
+            let _ = shared.queue.wish(Wish::Look);
+            result
+        });
+        self.sealing = started.ok();
+    }
+
+    /// Removes rows that are not needed any more; gives whether there are more.
+    fn tidy_index(&mut self) -> Result<bool, HistoryError> {
+        let boundary = self.segments.unsealed_from();
+        let due = {
+            let slot = self.shared.hot.read().unwrap_or_else(PoisonError::into_inner);
+            slot.as_ref().is_some_and(|hot| hot.from > 0 && hot.from < boundary)
+        };
+        let more = due && self.on_index(|hot| hot.retire(boundary, RETIRE_BLOCKS))?;
+        if self.index_synced.elapsed() >= INDEX_SYNC_EVERY && self.index_dirty {
+            self.index_synced = Instant::now();
+            self.on_index(|hot| hot.index.sync())?;
+            self.index_dirty = false;
+        }
+        Ok(more)
+    }
+
+    fn end(&mut self) -> Result<(), HistoryError> {
+        self.sync()?;
+        self.on_index(|hot| hot.index.sync())
+    }
+}
+
+/// Parts wishes into those who wait for a sync, and watermarks.
+fn sorted(wishes: Vec<Wish>) -> (Vec<Waiter>, Vec<(String, u64)>) {
+    let (mut waiters, mut marks) = (Vec::new(), Vec::new());
+    for wish in wishes {
+        match wish {
+            Wish::SyncTo(index, then) => waiters.push((index, then)),
+            Wish::Mark(name, value) => marks.push((name, value)),
+            Wish::Look => {}
+        }
+    }
+    (waiters, marks)
+}
+
+impl Shared {
+    /// The newest record that was handed over or written.
+    pub(super) fn newest(&self) -> Option<u64> {
+        let written = self.metrics.written.load(Relaxed);
+        self.queue.newest().max(Some(written).filter(|index| *index > 0))
+    }
+}

@@ -1,0 +1,172 @@
+//! Checks the segments: every checksum, every index file, every link of the chain.
+//!
+//! It reads files only, so it serves the running daemon (up to what is written) and the offline
+//! check alike. It reports all damage that it finds, each with file and place, and goes on with
+//! the next segment; what it could not read is not counted as checked.
+
+use super::block::Block;
+use super::recover;
+use super::sealed::Sealed;
+use super::segment::{Extent, Segment, index_path, segment_path};
+use super::{HistoryError, append, chain_of};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use tiebeam_proto::chain::{self, Head};
+
+/// Problems that a report lists; it counts them all.
+const PROBLEMS_MAX: usize = 100;
+
+/// Something that is not what was written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong, and where in it.
+    pub what: String,
+}
+
+/// What a check found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Segments that were read.
+    pub segments: u64,
+    /// Records whose hash was computed and is right.
+    pub records: u64,
+    /// Records of which only the hash is left.
+    pub pruned: u64,
+    /// The first record.
+    pub from: u64,
+    /// The last record.
+    pub to: u64,
+    /// The hash of the last record, in text form.
+    pub head: String,
+    /// Records in between that are not here, from and to.
+    pub gaps: Vec<(u64, u64)>,
+    /// Bytes of a torn tail: never acknowledged, cut at the next start.
+    pub torn_bytes: u64,
+    /// How many problems there are.
+    pub problem_count: u64,
+    /// The first of them.
+    pub problems: Vec<Problem>,
+}
+
+impl Report {
+    fn problem(&mut self, path: &Path, what: impl Into<String>) {
+        self.problem_count += 1;
+        if self.problems.len() < PROBLEMS_MAX {
+            self.problems.push(Problem { path: path.to_owned(), what: what.into() });
+        }
+    }
+}
+
+/// Checks the history in a folder; up to the record `upto`, if that is given.
+///
+/// # Errors
+/// What the operating system said about the folder; everything else is in the report.
+pub fn verify_segments(folder: &Path, upto: Option<u64>) -> Result<Report, HistoryError> {
+    let mut report = Report::default();
+    let mut head: Option<Head> = None;
+    let firsts = append::firsts(folder)?;
+    for (nth, first) in firsts.iter().enumerate() {
+        if upto.is_some_and(|upto| *first > upto) {
+            break;
+        }
+        let path = segment_path(folder, *first);
+        match recover::scan(&path, *first, nth + 1 == firsts.len()) {
+            Ok(scan) => {
+                report.torn_bytes += if upto.is_none() { scan.torn } else { 0 };
+                check_index(folder, *first, &scan, &mut report);
+                check_blocks(folder, *first, scan, (&mut head, upto), &mut report);
+            }
+            Err(error) => {
+                report.problem(&path, chain_of(&error));
+                head = None;
+            }
+        }
+    }
+    let last = head.unwrap_or(Head::EMPTY);
+    (report.to, report.head) = (last.index, chain::to_text(&last.hash));
+    Ok(report)
+}
+
+fn check_index(folder: &Path, first: u64, scan: &recover::Scan, report: &mut Report) {
+    let path = index_path(folder, first);
+    let sealed = match Sealed::open(&path, scan.bytes) {
+        Ok(Some(sealed)) => sealed,
+        Ok(None) if path.exists() => {
+            return report.problem(&path, "the index file does not fit its segment");
+        }
+        Ok(None) => return,
+        Err(error) => return report.problem(&path, chain_of(&error)),
+    };
+    if let Err(error) = sealed.check() {
+        return report.problem(&path, chain_of(&error));
+    }
+    let footer = &sealed.footer;
+    let says = (footer.first, footer.last, footer.previous, footer.head);
+    let is = (first, scan.last, scan.previous, scan.head);
+    if says != is || !sealed.places().is_ok_and(|places| places == scan.places) {
+        report.problem(&path, "the index file says something else than its segment");
+    }
+}
+
+fn check_blocks(
+    folder: &Path,
+    first: u64,
+    scan: recover::Scan,
+    (head, upto): (&mut Option<Head>, Option<u64>),
+    report: &mut Report,
+) {
+    report.segments += 1;
+    let extent = Extent {
+        previous: scan.previous,
+        last: scan.last,
+        head: scan.head,
+        bytes: scan.bytes,
+        places: Vec::new(),
+        sealed: None,
+    };
+    let segment = Segment::new(folder, first, extent);
+    let file = match segment.open() {
+        Ok(file) => file,
+        Err(error) => return report.problem(&segment.path, chain_of(&error)),
+    };
+    for place in scan.places {
+        match segment.block(&file, place) {
+            Ok(block) => check_block(&segment.path, &block, (head, upto), report),
+            Err(error) => {
+                report.problem(&segment.path, chain_of(&error));
+                *head = None;
+            }
+        }
+    }
+}
+
+fn check_block(
+    path: &Path,
+    block: &Block,
+    (head, upto): (&mut Option<Head>, Option<u64>),
+    report: &mut Report,
+) {
+    for kept in block.records().filter(|kept| upto.is_none_or(|upto| kept.index <= upto)) {
+        match head {
+            None if report.from == 0 => report.from = kept.index,
+            Some(before) if before.index + 1 < kept.index => {
+                report.gaps.push((before.index + 1, kept.index - 1));
+            }
+            Some(before) if before.hash != kept.previous => {
+                let what = format!("record {} does not follow record {}", kept.index, before.index);
+                report.problem(path, what);
+            }
+            None | Some(_) => {}
+        }
+        match kept.canonical {
+            None => report.pruned += 1,
+            Some(bytes) if chain::hash(&kept.previous, bytes) == kept.this => report.records += 1,
+            Some(_) => {
+                report.problem(path, format!("record {} has not its hash", kept.index));
+            }
+        }
+        *head = Some(Head { index: kept.index, hash: kept.this });
+    }
+}
