@@ -1,9 +1,11 @@
 //! How a job function ends when it does not end well.
 
 use serde_json::Value;
+use std::ops::RangeInclusive;
+use tiebeam_core::declaration::Params;
 use tiebeam_core::schema::Violation;
 use tiebeam_core::tree::TreeError;
-use tiebeam_proto::Outcome;
+use tiebeam_proto::{ErrorCode, Outcome, RpcError};
 
 /// Why a job function did not do what it was asked. The text is for the caller: it names what is
 /// wrong and the way out, and never holds a secret.
@@ -76,5 +78,25 @@ impl From<TreeError> for JobError {
 impl From<Violation> for JobError {
     fn from(violation: Violation) -> JobError {
         JobError::Declined(violation.to_string())
+    }
+}
+
+/// A refusal of a parameter before there is a job; never holds the parameter's value.
+pub(crate) fn invalid(field: impl Into<String>, message: impl Into<String>) -> RpcError {
+    RpcError::new(ErrorCode::InvalidParameter, message).field(field)
+}
+
+/// Refuses an integer parameter that is given and out of bounds.
+pub(crate) fn within(
+    params: &Params,
+    name: &str,
+    bounds: RangeInclusive<i64>,
+) -> Result<(), RpcError> {
+    match params.get(name).and_then(Value::as_i64) {
+        Some(number) if !bounds.contains(&number) => {
+            let (least, most) = bounds.into_inner();
+            Err(invalid(name, format!("`{name}` must be from {least} to {most}")))
+        }
+        _ => Ok(()),
     }
 }

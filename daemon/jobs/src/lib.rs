@@ -4,13 +4,24 @@
 //! secrets) and one async function that sees only a [`run::Run`]. Job functions touch no file,
 //! clock or network; they ask the [`world::World`]. To add a job, write its file and name it in
 //! [`JOBS`]; the tests of this crate check everything else.
+//!
+//! Beside the jobs: `app_section` (writing below `app`), `restore` (what a rollback may bring
+//! back), `nodes` and `batch` (doing something on many nodes), `systemctl`, `users`.
 
+mod app_section;
+mod batch;
 pub mod error;
+mod nodes;
+mod restore;
 pub mod run;
+mod systemctl;
+mod user_init;
+mod users;
 pub mod world;
 
 pub use error::JobError;
 pub use run::Run;
+pub use user_init::USER_INIT;
 pub use world::{CommandWish, World};
 
 use futures_util::future::BoxFuture;
@@ -40,8 +51,46 @@ macro_rules! jobs {
 }
 
 jobs! {
+    cert_info,
+    cert_update,
+    cluster_info,
+    command_run,
+    config_blame,
+    config_delete,
+    config_diff,
+    config_get,
+    config_log,
+    config_merge,
+    config_rollback,
+    config_schema_set,
     config_set,
+    config_wait,
+    db_list,
+    general_settings,
+    group_create,
+    group_delete,
+    group_info,
+    group_list,
+    history_verify,
+    lock_list,
+    lock_release,
+    log_collect,
+    node_info,
     node_list,
+    node_state,
+    right_check,
+    service_list,
+    service_restart,
+    service_start,
+    service_state,
+    service_stop,
+    settings_list,
+    user_create,
+    user_delete,
+    user_info,
+    user_list,
+    user_modify,
+    user_passwd,
 }
 
 /// The job of this name.

@@ -1,0 +1,23 @@
+//! `service_restart`: restarts a service on nodes.
+
+use crate::{Job, systemctl};
+use tiebeam_core::declaration::Declaration;
+
+pub(crate) static JOB: Job = Job {
+    declaration: Declaration {
+        name: "service_restart",
+        group: "nodes",
+        summary: "Restart a service on nodes",
+        description: "Stops it if it runs, starts it, and waits for both. A service that \
+                      ended at once is a failure. Returns, for each node, the state of the \
+                      service after: `{node: {unit, load, active, sub, pid, exit_status, \
+                      enabled, since}}`. If one node fails, the job fails and its text names \
+                      the node.",
+        params: systemctl::PARAMS,
+        examples: &[r#"{"service": "chronyd", "nodes": [11, 12]}"#],
+        locks: systemctl::write_lock,
+        precheck: systemctl::check,
+        ..Declaration::ACT
+    },
+    run: |run| Box::pin(systemctl::act(run, "restart")),
+};
