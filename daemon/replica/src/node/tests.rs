@@ -1,0 +1,533 @@
+//! Nodes without disks: one alone, and three over a bus of messages. Each of raft's known traps
+//! has its test here or beside the code that avoids it.
+
+use super::*;
+use crate::entry::{Entry, EntryKind};
+use crate::recovery::{FIRST_MARK, Start, first_snapshot};
+use crate::snapshot::SnapshotMeta;
+use std::collections::BTreeSet;
+
+fn settings(id: u64) -> NodeSettings {
+    NodeSettings { election_extra: id as usize * 3, ..NodeSettings::new(id, 40 + id) }
+}
+
+fn start(membership: Membership) -> Start {
+    Start {
+        snapshot: SnapshotMeta { mark: FIRST_MARK, membership },
+        floor: FIRST_MARK,
+        entries: Vec::new(),
+        hard_state: HardState { term: 1, vote: 0, commit: 1 },
+    }
+}
+
+fn alone() -> Node {
+    Node::new(settings(1), start(Membership::of_voters([1]))).unwrap()
+}
+
+/// Everything a shell with a perfect disk and instant apply would answer, until nothing is left.
+fn settle(node: &mut Node) -> Vec<Output> {
+    let mut seen = Vec::new();
+    let mut queue = VecDeque::from(node.ready());
+    while let Some(output) = queue.pop_front() {
+        match &output {
+            Output::Persist(group) => {
+                queue.extend(node.step(Input::Persisted { group: group.number }));
+            }
+            Output::Committed(entries) => apply(node, entries, &mut queue),
+            _ => {}
+        }
+        seen.push(output);
+    }
+    seen
+}
+
+fn apply(node: &mut Node, entries: &[Entry], queue: &mut VecDeque<Output>) {
+    for entry in entries {
+        if entry.kind == EntryKind::Conf {
+            let applied = Input::ConfApplied { index: entry.index, accepted: true };
+            queue.extend(node.step(applied));
+        }
+        queue.extend(node.step(Input::Applied { index: entry.index }));
+    }
+}
+
+fn payloads(outputs: &[Output]) -> Vec<Bytes> {
+    let committed = outputs.iter().filter_map(|output| match output {
+        Output::Committed(entries) => Some(entries),
+        _ => None,
+    });
+    committed.flatten().filter(|e| e.kind == EntryKind::Normal).map(|e| e.payload.clone()).collect()
+}
+
+fn propose(ticket: u64, payload: &'static str) -> Input {
+    Input::Propose { ticket, payload: Bytes::from_static(payload.as_bytes()) }
+}
+
+#[test]
+fn a_node_alone_leads_at_once_and_commits_only_what_is_persisted() {
+    let mut node = alone();
+    let outputs = node.ready();
+    let leads = |one: &Output| matches!(one, Output::Role(role) if role.role == Role::Leader);
+    assert!(outputs.iter().any(leads), "no tick was needed: {outputs:?}");
+    settle(&mut node);
+    node.receive(Input::Persisted { group: 1 });
+    settle(&mut node);
+    node.receive(propose(7, "one"));
+    node.receive(propose(8, "two"));
+    let outputs = node.ready();
+    let groups: Vec<_> = outputs
+        .iter()
+        .filter_map(|one| match one {
+            Output::Persist(group) => Some(group.clone()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(groups.len(), 1, "what waited together shares a group");
+    assert!(groups[0].must_sync && groups[0].entries.len() == 2);
+    assert!(payloads(&outputs).is_empty(), "nothing is committed before it is durable");
+    let outputs = node.step(Input::Persisted { group: groups[0].number });
+    assert_eq!(payloads(&outputs), ["one", "two"]);
+}
+
+#[test]
+fn a_commit_index_alone_is_written_with_the_next_tick_and_never_synced() {
+    let mut node = alone();
+    settle(&mut node);
+    node.receive(propose(1, "x"));
+    settle(&mut node);
+    let commit = node.status().commit;
+    let outputs = node.step(Input::Tick);
+    let [Output::Persist(group)] = &outputs[..] else { panic!("{outputs:?}") };
+    assert!(!group.must_sync && group.entries.is_empty());
+    assert_eq!(group.hard_state.map(|state| state.commit), Some(commit));
+    assert!(node.step(Input::Tick).is_empty(), "once");
+}
+
+#[test]
+fn a_stale_commit_index_is_lifted_to_the_snapshot_and_never_above_the_log() {
+    for commit in [0, 1, 3, 99] {
+        let entry = |index| Entry {
+            index,
+            term: 1,
+            kind: EntryKind::Normal,
+            payload: Bytes::from_static(b"x"),
+        };
+        let begun = Start {
+            snapshot: SnapshotMeta { mark: Mark { index: 3, term: 1 }, ..first_snapshot(1) },
+            entries: (2..=5).map(entry).collect(),
+            hard_state: HardState { term: 1, vote: 1, commit },
+            ..start(Membership::of_voters([1]))
+        };
+        let mut node = Node::new(settings(1), begun).unwrap();
+        let outputs = settle(&mut node);
+        assert_eq!(payloads(&outputs).len(), 2, "entries 4 and 5 are replayed, 3 is not");
+    }
+}
+
+#[test]
+fn a_log_that_does_not_fit_its_snapshot_is_refused() {
+    for (snapshot, floor) in [(1, 4), (9, 1)] {
+        let begun = Start {
+            snapshot: SnapshotMeta { mark: Mark { index: snapshot, term: 1 }, ..first_snapshot(1) },
+            floor: Mark { index: floor, term: 1 },
+            ..start(Membership::of_voters([1]))
+        };
+        let refused = Node::new(settings(1), begun);
+        assert!(matches!(refused, Err(NodeError::LogDoesNotFit { .. })));
+    }
+}
+
+#[test]
+fn calls_that_cannot_be_are_refused_by_name() {
+    let mut node = alone();
+    settle(&mut node);
+    let refusal = |outputs: Vec<Output>| match &outputs[..] {
+        [Output::Refused { ticket: 5, reason }, ..] => *reason,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(refusal(node.step(propose(5, ""))), Refusal::InvalidPayload);
+    let remove = Input::ProposeConf { ticket: 5, change: Change::Remove(1), context: Bytes::new() };
+    assert_eq!(refusal(node.step(remove)), Refusal::IsLeader);
+    let add = |member| Input::ProposeConf {
+        ticket: 5,
+        change: Change::AddLearner(member),
+        context: Bytes::from_static(b"record"),
+    };
+    let outputs = node.step(add(2));
+    assert!(outputs.iter().any(|one| matches!(one, Output::Proposed { ticket: 5, .. })));
+    assert_eq!(refusal(node.step(add(3))), Refusal::TooBusy, "one change at a time");
+    let mut follower = Node::new(settings(1), start(Membership::of_voters([1, 2, 3]))).unwrap();
+    let reason = refusal(follower.step(propose(5, "x")));
+    assert_eq!(reason, Refusal::NotLeader { leader: None });
+}
+
+#[test]
+fn too_many_bytes_under_way_are_refused_until_they_are_committed() {
+    let small = NodeSettings { uncommitted_bytes_max: 100, message_bytes_max: 100, ..settings(1) };
+    let mut node = Node::new(small, start(Membership::of_voters([1]))).unwrap();
+    settle(&mut node);
+    let payload = Bytes::from(vec![1; 80]);
+    let call = |ticket| Input::Propose { ticket, payload: payload.clone() };
+    node.receive(call(1));
+    node.receive(call(2));
+    let outputs = settle(&mut node);
+    let busy =
+        |one: &Output| matches!(one, Output::Refused { ticket: 2, reason: Refusal::TooBusy });
+    assert!(outputs.iter().any(busy));
+    let outputs = node.step(call(3));
+    assert!(outputs.iter().any(|one| matches!(one, Output::Proposed { ticket: 3, .. })));
+}
+
+#[test]
+fn a_node_alone_with_a_change_in_its_log_leads_once_that_is_applied() {
+    // The log of a cluster of two whose second member was removed: raft refuses to campaign while
+    // a committed change is not applied.
+    let raw = Change::Remove(2).to_raft(Bytes::new());
+    let entry = Entry {
+        index: 2,
+        term: 1,
+        kind: EntryKind::Conf,
+        payload: raw.write_to_bytes().unwrap().into(),
+    };
+    let begun = Start {
+        entries: vec![entry],
+        hard_state: HardState { term: 1, vote: 1, commit: 2 },
+        ..start(Membership::of_voters([1, 2]))
+    };
+    let mut node = Node::new(settings(1), begun).unwrap();
+    settle(&mut node);
+    assert_eq!(node.status().role.role, Role::Leader);
+    assert_eq!(node.status().membership, Membership::of_voters([1]));
+}
+
+#[test]
+fn a_failed_write_stops_the_node_for_good() {
+    let mut node = alone();
+    settle(&mut node);
+    node.receive(Input::Read { ticket: 3 });
+    node.receive(propose(1, "doubtful"));
+    let outputs = node.step(Input::PersistFailed);
+    assert!(outputs.iter().any(|one| matches!(one, Output::Halted(Halt::PersistFailed))));
+    assert!(outputs.iter().any(|one| matches!(one, Output::ReadFailed { ticket: 3 })));
+    let outputs = node.step(propose(2, "later"));
+    let [Output::Refused { ticket: 2, reason: Refusal::Halted }] = outputs[..] else {
+        panic!("{outputs:?}")
+    };
+    assert!(node.step(Input::Tick).is_empty());
+    assert_eq!(node.status().role.role, Role::Follower);
+}
+
+/// Nodes that exchange messages at once unless a link is cut. Disks are perfect, apply is instant.
+struct Bus {
+    nodes: BTreeMap<u64, Node>,
+    cut: BTreeSet<u64>,
+    applied: BTreeMap<u64, Vec<Bytes>>,
+    outputs: BTreeMap<u64, Vec<Output>>,
+    /// Bodies are not modelled: a snapshot stands for the payloads applied by its giver.
+    snapshots: BTreeMap<u64, Vec<Bytes>>,
+}
+
+impl Bus {
+    fn new(voters: &[u64]) -> Bus {
+        let membership = Membership::of_voters(voters.iter().copied());
+        let make = |id: &u64| (*id, Node::new(settings(*id), start(membership.clone())).unwrap());
+        Bus {
+            nodes: voters.iter().map(make).collect(),
+            cut: BTreeSet::new(),
+            applied: BTreeMap::new(),
+            outputs: BTreeMap::new(),
+            snapshots: BTreeMap::new(),
+        }
+    }
+
+    fn input(&mut self, id: u64, input: Input) {
+        let mut queue = VecDeque::from([(id, input)]);
+        while let Some((id, input)) = queue.pop_front() {
+            let Some(node) = self.nodes.get_mut(&id) else { continue };
+            for output in node.step(input) {
+                self.carry_out(id, &output, &mut queue);
+                self.outputs.entry(id).or_default().push(output);
+            }
+        }
+    }
+
+    fn carry_out(&mut self, id: u64, output: &Output, queue: &mut VecDeque<(u64, Input)>) {
+        match output {
+            Output::Persist(group) => {
+                queue.push_back((id, Input::Persisted { group: group.number }));
+                if let Some(Mark { index, .. }) = group.reset {
+                    queue.push_back((id, Input::Applied { index }));
+                }
+            }
+            Output::Committed(entries) => {
+                for entry in entries {
+                    let index = entry.index;
+                    match entry.kind {
+                        EntryKind::Conf => {
+                            queue.push_back((id, Input::ConfApplied { index, accepted: true }));
+                        }
+                        EntryKind::Normal => {
+                            self.applied.entry(id).or_default().push(entry.payload.clone());
+                        }
+                        EntryKind::Empty => {}
+                    }
+                    queue.push_back((id, Input::Applied { index }));
+                }
+            }
+            Output::InstallSnapshot { mark, .. } => {
+                let body = self.snapshots.get(&mark.index).cloned().unwrap_or_default();
+                self.applied.insert(id, body);
+            }
+            Output::Send(envelopes) => {
+                for envelope in envelopes {
+                    let to = envelope.to();
+                    if self.cut.contains(&id) || self.cut.contains(&to) {
+                        continue;
+                    }
+                    let bytes = Bytes::from(envelope.encode());
+                    queue.push_back((to, Input::Message { from: id, bytes }));
+                    if envelope.snapshot().is_some() {
+                        queue.push_back((id, Input::SnapshotSent { peer: to, delivered: true }));
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn tick(&mut self, times: usize) {
+        let ids: Vec<u64> = self.nodes.keys().copied().collect();
+        for _ in 0..times {
+            for id in &ids {
+                self.input(*id, Input::Tick);
+            }
+        }
+    }
+
+    fn leader(&self) -> Option<u64> {
+        let leads = |id: &&u64| {
+            let role = self.nodes[id].status().role;
+            role.role == Role::Leader && !self.cut.contains(id)
+        };
+        self.nodes.keys().find(leads).copied()
+    }
+
+    fn elect(&mut self) -> u64 {
+        for _ in 0..100 {
+            if let Some(leader) = self.leader() {
+                self.tick(2);
+                return leader;
+            }
+            self.tick(1);
+        }
+        panic!("no leader after 100 ticks");
+    }
+
+    fn answers(&self, id: u64) -> &[Output] {
+        self.outputs.get(&id).map_or(&[], |outputs| outputs)
+    }
+}
+
+#[test]
+fn three_nodes_elect_replicate_and_hand_leadership_over() {
+    let mut bus = Bus::new(&[1, 2, 3]);
+    let leader = bus.elect();
+    assert_eq!(leader, 1, "the shortest fixed election time wins, in every run");
+    for ticket in 0..20 {
+        bus.input(leader, propose(ticket, "entry"));
+    }
+    bus.tick(3);
+    assert!(bus.applied.values().all(|applied| applied.len() == 20), "{:?}", bus.applied);
+    bus.input(leader, Input::Transfer { to: Some(3) });
+    bus.tick(1);
+    assert_eq!(bus.leader(), Some(3), "handed over within a tick");
+    bus.input(3, propose(30, "after"));
+    bus.tick(3);
+    let expected: Vec<Bytes> = bus.applied[&3].clone();
+    assert_eq!(expected.len(), 21);
+    assert!(bus.applied.values().all(|applied| *applied == expected));
+}
+
+#[test]
+fn a_lost_leader_is_replaced_and_its_unconfirmed_entry_overruled() {
+    let mut bus = Bus::new(&[1, 2, 3]);
+    let first = bus.elect();
+    let term = bus.nodes[&first].status().role.term;
+    bus.cut.insert(first);
+    bus.input(first, propose(1, "lost"));
+    bus.input(first, Input::Read { ticket: 2 });
+    let second = bus.elect();
+    assert_ne!(first, second);
+    bus.input(second, propose(3, "kept"));
+    bus.tick(30);
+    let status = bus.nodes[&first].status();
+    assert_ne!(status.role.role, Role::Leader, "it stepped down without a quorum");
+    assert_eq!(status.role.term, term, "and raised no term while it was alone");
+    let answered = |one: &Output| matches!(one, Output::ReadReady { ticket: 2, .. });
+    assert!(!bus.answers(first).iter().any(answered), "no read from a leader that is cut off");
+    bus.cut.clear();
+    bus.tick(30);
+    assert_eq!(bus.leader(), Some(second), "its return disturbs nobody");
+    assert!(bus.applied.values().all(|applied| *applied == ["kept"]));
+    bus.tick(60);
+    let failed = |one: &Output| {
+        matches!(one, Output::ReadFailed { ticket: 2 } | Output::ReadReady { ticket: 2, .. })
+    };
+    assert_eq!(bus.answers(first).iter().filter(|one| failed(one)).count(), 1);
+}
+
+#[test]
+fn reads_wait_for_a_leader_and_are_answered_on_every_node() {
+    let mut bus = Bus::new(&[1, 2, 3]);
+    for id in 1..=3 {
+        bus.input(id, Input::Read { ticket: 10 + id });
+    }
+    let leader = bus.elect();
+    bus.input(leader, propose(1, "x"));
+    bus.tick(10);
+    for id in 1..=3 {
+        let ready = |one: &&Output| match one {
+            Output::ReadReady { ticket, index } => *ticket == 10 + id && *index > 1,
+            _ => false,
+        };
+        assert_eq!(bus.answers(id).iter().filter(ready).count(), 1, "node {id}");
+    }
+}
+
+#[test]
+fn a_member_joins_by_snapshot_becomes_a_voter_and_another_leaves() {
+    let mut bus = Bus::new(&[1]);
+    bus.nodes.get_mut(&1).unwrap().ready();
+    bus.input(1, Input::Persisted { group: 1 });
+    for ticket in 0..5 {
+        bus.input(1, propose(ticket, "early"));
+    }
+    let status = bus.nodes[&1].status();
+    bus.snapshots.insert(status.applied, bus.applied[&1].clone());
+    let mark = status.last;
+    assert_eq!(mark.index, status.applied);
+    bus.input(
+        1,
+        Input::SnapshotTaken {
+            mark,
+            membership: status.membership,
+            manifest: Bytes::from_static(b"chunks"),
+        },
+    );
+    bus.input(1, Input::Compact { index: mark.index });
+    // The joining node is seeded as `join` does it: with a snapshot that already names it.
+    let learner = Change::AddLearner(2);
+    let joined = Membership::of_voters([1]).with(learner).unwrap();
+    let mut seeded = start(joined);
+    seeded.snapshot.mark = FIRST_MARK;
+    bus.nodes.insert(2, Node::new(settings(2), seeded).unwrap());
+    let conf = |ticket, change| Input::ProposeConf { ticket, change, context: Bytes::new() };
+    bus.input(1, conf(20, learner));
+    bus.tick(6);
+    let wanted = |one: &Output| matches!(one, Output::SnapshotWanted { peer: 2, .. });
+    assert!(bus.answers(1).iter().any(wanted), "the snapshot at hand does not know the member");
+    let status = bus.nodes[&1].status();
+    bus.snapshots.insert(status.applied, bus.applied[&1].clone());
+    bus.input(
+        1,
+        Input::SnapshotTaken {
+            mark: status.last,
+            membership: status.membership,
+            manifest: Bytes::from_static(b"chunks"),
+        },
+    );
+    bus.tick(10);
+    let installed = |one: &Output| match one {
+        Output::InstallSnapshot { manifest, .. } => &manifest[..] == b"chunks",
+        _ => false,
+    };
+    assert!(bus.answers(2).iter().any(installed), "{:?}", bus.nodes[&2]);
+    bus.input(1, propose(21, "late"));
+    bus.tick(6);
+    assert_eq!(bus.applied[&2], bus.applied[&1]);
+    bus.input(1, conf(22, Change::AddVoter(2)));
+    bus.tick(6);
+    assert_eq!(bus.nodes[&2].status().membership, Membership::of_voters([1, 2]));
+    bus.input(1, Input::Transfer { to: None });
+    bus.tick(3);
+    assert_eq!(bus.leader(), Some(2));
+    bus.input(2, conf(23, Change::Remove(1)));
+    bus.tick(3);
+    bus.cut.insert(1);
+    bus.input(2, propose(24, "alone"));
+    bus.tick(3);
+    assert_eq!(bus.applied[&2].last(), Some(&Bytes::from_static(b"alone")));
+}
+
+#[test]
+fn a_refused_change_of_membership_leaves_the_members_as_they_were() {
+    let mut node = alone();
+    settle(&mut node);
+    let add = Input::ProposeConf { ticket: 1, change: Change::AddVoter(2), context: Bytes::new() };
+    node.receive(add);
+    let mut outputs = VecDeque::from(node.ready());
+    let mut applied = false;
+    while let Some(output) = outputs.pop_front() {
+        match output {
+            Output::Persist(group) => {
+                outputs.extend(node.step(Input::Persisted { group: group.number }));
+            }
+            Output::Committed(entries) => {
+                let index = entries[0].index;
+                node.receive(Input::ConfApplied { index, accepted: false });
+                outputs.extend(node.step(Input::Applied { index }));
+                applied = true;
+            }
+            _ => {}
+        }
+    }
+    assert!(applied);
+    assert_eq!(node.status().membership, Membership::of_voters([1]));
+}
+
+#[test]
+fn a_node_that_lost_what_it_acknowledged_stops_instead_of_panicking() {
+    let mut bus = Bus::new(&[1, 2, 3]);
+    let leader = bus.elect();
+    bus.input(leader, propose(1, "x"));
+    bus.tick(3);
+    let membership = Membership::of_voters([1, 2, 3]);
+    let forgetful = Node::new(settings(3), start(membership)).unwrap();
+    bus.nodes.insert(3, forgetful);
+    bus.tick(3);
+    let lost = |one: &Output| matches!(one, Output::Halted(Halt::LogLost { last: 1, .. }));
+    assert!(bus.answers(3).iter().any(lost));
+    bus.input(leader, propose(2, "y"));
+    assert_eq!(bus.applied[&leader].len(), 2, "the others go on");
+}
+
+#[test]
+fn votes_wait_until_they_are_persisted() {
+    let membership = Membership::of_voters([1, 2, 3]);
+    let mut node = Node::new(settings(1), start(membership)).unwrap();
+    let mut ask = eraftpb::Message::default();
+    ask.set_msg_type(MessageType::MsgRequestVote);
+    (ask.from, ask.to, ask.term) = (2, 1, 2);
+    (ask.index, ask.log_term) = (1, 1);
+    let bytes = Bytes::from(ask.write_to_bytes().unwrap());
+    let outputs = node.step(Input::Message { from: 2, bytes });
+    assert!(!outputs.iter().any(|one| matches!(one, Output::Send(_))), "{outputs:?}");
+    let group = outputs.iter().find_map(|one| match one {
+        Output::Persist(group) => Some(group),
+        _ => None,
+    });
+    let group = group.expect("the vote is to be persisted");
+    assert_eq!(group.hard_state, Some(HardState { term: 2, vote: 2, commit: 1 }));
+    let outputs = node.step(Input::Persisted { group: group.number });
+    assert!(matches!(&outputs[..], [Output::Send(sent)] if sent[0].to() == 2), "{outputs:?}");
+}
+
+#[test]
+fn a_node_that_must_not_lead_asks_for_no_vote() {
+    let mut bus = Bus::new(&[1, 2, 3]);
+    bus.input(1, Input::Electable(false));
+    assert_eq!(bus.elect(), 2, "node 1 would have been first");
+    bus.input(2, Input::Transfer { to: Some(1) });
+    bus.tick(40);
+    assert_ne!(bus.leader(), Some(1));
+}
