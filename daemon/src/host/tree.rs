@@ -23,6 +23,8 @@ use std::{
 /// How long a tree that was sent SIGKILL is looked at until what is left is reported: a process
 /// in an uninterruptible wait dies when the device answers, and nothing can hasten it.
 const DEATH_WAIT: Duration = Duration::from_secs(10);
+/// How long a cgroup that is still in use is tried to be removed.
+const REMOVE_WAIT: Duration = Duration::from_secs(1);
 /// Time between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
@@ -110,9 +112,15 @@ impl Tree {
         (seen.len(), left.len())
     }
 
-    /// Removes the cgroup. What still lives in it keeps it.
+    /// Removes the cgroup. A process that joined it this moment is killed; one that does not die
+    /// keeps it.
     pub fn remove(&self) {
-        if let Some(cgroup) = &self.cgroup {
+        let Some(cgroup) = &self.cgroup else { return };
+        let begun = Instant::now();
+        remove_cgroup(cgroup);
+        while cgroup.exists() && begun.elapsed() < REMOVE_WAIT {
+            self.kill();
+            std::thread::sleep(LOOK_EVERY);
             remove_cgroup(cgroup);
         }
     }
