@@ -232,6 +232,10 @@ pub struct JobRecord {
     pub mode: Mode,
     /// Its parameters, secrets withheld or as commitments (ruling 21).
     pub parameters: Map<String, Value>,
+    /// What the salts of the commitments in this record were made from, with the cluster's key;
+    /// absent if there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nonce: Option<String>,
     /// The request that started it.
     pub request: RequestFacts,
     /// What the scheduler noted.

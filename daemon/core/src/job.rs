@@ -88,6 +88,7 @@ impl Job {
             reason: s.reason,
             mode: s.mode,
             parameters: s.parameters,
+            nonce: s.nonce,
             request: s.request,
             scheduling: Scheduling {
                 master: s.master,

@@ -82,6 +82,9 @@ pub struct Submission {
     pub mode: Mode,
     /// The parameters as the record shows them.
     pub parameters: Map<String, Value>,
+    /// What the salts of commitments were made from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nonce: Option<String>,
     /// The parameters as the job gets them, sealed; only on the long path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inputs: Option<String>,

@@ -22,8 +22,8 @@ pub struct Due {
 }
 
 impl State {
-    /// What is to be done now.
-    pub fn due(&self) -> Due {
+    /// What is to be done at this cluster time.
+    pub fn due(&self, clock_us: u64) -> Due {
         let mut due = Due {
             run: self.running.iter().copied().collect(),
             commit: self
@@ -36,7 +36,7 @@ impl State {
         let mut before = LockSet::new();
         for sequence in self.waiting.iter().take(LOOKED_AT_MAX) {
             let job = &self.jobs[sequence];
-            if job.deadline_us < self.clock_us {
+            if job.deadline_us < clock_us {
                 due.overdue.push(*sequence);
             }
             if !self.locks_held.conflicts(&job.locks) && !before.conflicts(&job.locks) {

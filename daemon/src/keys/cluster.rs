@@ -21,8 +21,8 @@ const HEADER: &str = "tiebeam cluster key 1";
 const KEY_BYTES: usize = 32;
 /// Cluster keys that are kept; rotations are rare (a node was removed).
 const KEYS_MAX: usize = 1000;
-/// Largest plain value, in bytes: a configuration value has 64 KiB (ruling 13).
-pub const SEALED_BYTES_MAX: usize = 64 << 10;
+/// Largest plain value, in bytes: all parameters of a call, whose body has 1 MiB.
+pub const SEALED_BYTES_MAX: usize = 2 << 20;
 
 /// One cluster key and what is derived from it.
 struct ClusterKey {

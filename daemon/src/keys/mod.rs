@@ -92,7 +92,7 @@ pub struct Keys {
     /// PKCS #8 PEM of the CA's private key, if this node is a voter.
     pub ca_key: Option<Secret<String>>,
     /// The keys that all members share.
-    pub cluster: ClusterKeys,
+    pub cluster: std::sync::Arc<ClusterKeys>,
 }
 
 impl Keys {
@@ -106,7 +106,7 @@ impl Keys {
         let keys = Keys {
             node_key: private_key()?,
             ca_key: Some(private_key()?),
-            cluster: ClusterKeys::generate()?,
+            cluster: ClusterKeys::generate()?.into(),
         };
         let write = |name: &str, text: &Secret<String>| {
             let path = folder.join(name);
@@ -130,7 +130,7 @@ impl Keys {
         let ca_path = folder.join(CA_KEY);
         Ok(Keys {
             node_key: read_pem(&folder.join(NODE_KEY), NODE_KEY)?,
-            cluster: ClusterKeys::from_text(&read_private(&folder.join(CLUSTER_KEY))?)?,
+            cluster: ClusterKeys::from_text(&read_private(&folder.join(CLUSTER_KEY))?)?.into(),
             ca_key: if ca_path.exists() { Some(read_pem(&ca_path, CA_KEY)?) } else { None },
         })
     }

@@ -9,6 +9,7 @@ use crate::requests::Lookup;
 use crate::state::State;
 use std::sync::Arc;
 use tiebeam_proto::outcome::Move;
+use tiebeam_proto::record::CommandRecord;
 use tiebeam_proto::{ErrorCode, Outcome, RpcError, Stage, limits, time::Time};
 
 /// Cluster time for which a secret in a result may be derived again (ruling 26).
@@ -139,6 +140,7 @@ impl State {
             return Answer::Job { id, record: Some(record) };
         };
         job.record.change = tried.map(|tried| tried.changes).unwrap_or_default();
+        job.record.commands.push(config_change(&job, time));
         job.change_index = Some(entry.index);
         entry.revision(revision, &job);
         let record = Arc::new(job.record.clone());
@@ -146,6 +148,18 @@ impl State {
         self.jobs.insert(job.sequence, Arc::new(job));
         entry.due();
         Answer::Job { id, record: Some(record) }
+    }
+}
+
+/// The section of a record that stands for the change of the configuration itself.
+fn config_change(job: &Job, time: Time) -> CommandRecord {
+    CommandRecord {
+        name: "config_change".to_owned(),
+        node: job.record.scheduling.master,
+        started: job.record.stages.executed,
+        ended: Some(time),
+        result: "ok".to_owned(),
+        ..CommandRecord::default()
     }
 }
 

@@ -1,0 +1,212 @@
+//! What the apply thread shows the rest of the daemon: the newest State, who waits for which job,
+//! and the events.
+//!
+//! The apply thread is the only writer. Readers take a pointer to a State that never changes;
+//! waiting is by job, so that a thousand waiters cost nothing while other jobs end.
+
+use arc_swap::ArcSwap;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+use tiebeam_core::State;
+use tiebeam_core::effect::Event;
+use tiebeam_proto::limits::EVENTS_MAX;
+use tokio::sync::{oneshot, watch};
+
+/// The newest State and everything that hangs on it.
+pub struct Board {
+    state: ArcSwap<State>,
+    shown: Mutex<Instant>,
+    applied: watch::Sender<u64>,
+    due: watch::Sender<u64>,
+    job_waiters: Mutex<HashMap<u64, Vec<oneshot::Sender<()>>>>,
+    command_waiters: Mutex<CommandWaiters>,
+    events: Mutex<VecDeque<Event>>,
+    newest_event: watch::Sender<(u64, u32)>,
+}
+
+type CommandWaiters = BTreeMap<(u64, String), Vec<oneshot::Sender<()>>>;
+
+/// A piece of the retained events.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EventPage {
+    /// Set if events between the cursor that was asked for and the first one here are gone.
+    pub gap: Option<((u64, u32), (u64, u32))>,
+    /// The events, oldest first.
+    pub events: Vec<Event>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Board {
+    /// A board that shows this State.
+    pub fn new(state: State) -> Board {
+        let applied = state.applied;
+        Board {
+            state: ArcSwap::from_pointee(state),
+            shown: Mutex::new(Instant::now()),
+            applied: watch::Sender::new(applied),
+            due: watch::Sender::new(0),
+            job_waiters: Mutex::default(),
+            command_waiters: Mutex::default(),
+            events: Mutex::default(),
+            newest_event: watch::Sender::new((applied, 0)),
+        }
+    }
+
+    /// The newest State.
+    pub fn state(&self) -> Arc<State> {
+        self.state.load_full()
+    }
+
+    /// Cluster time in microseconds: State's, and what has passed here since it was applied, which
+    /// the next entry will carry.
+    pub fn clock_us(&self) -> u64 {
+        let passed = lock(&self.shown).elapsed().as_micros();
+        self.state().clock_us.saturating_add(u64::try_from(passed).unwrap_or(u64::MAX))
+    }
+
+    /// Shows a newer State. The apply thread alone calls this.
+    pub fn show(&self, state: State) {
+        let applied = state.applied;
+        self.state.store(Arc::new(state));
+        *lock(&self.shown) = Instant::now();
+        self.applied.send_replace(applied);
+    }
+
+    /// Tells that [`State::due`] may have something new.
+    pub fn note_due(&self) {
+        self.due.send_modify(|count| *count += 1);
+    }
+
+    /// Follows [`Board::note_due`].
+    pub fn due(&self) -> watch::Receiver<u64> {
+        self.due.subscribe()
+    }
+
+    /// Waits until the entry at `index` is applied here.
+    pub async fn applied(&self, index: u64) {
+        let mut applied = self.applied.subscribe();
+        // The sender lives as long as the board: this cannot fail while somebody waits on it.
+        let _ = applied.wait_for(|at| *at >= index).await;
+    }
+
+    /// Resolves when the job reaches its last stage; at once if it is not live any more.
+    pub fn job_end(&self, sequence: u64) -> oneshot::Receiver<()> {
+        let (tell, told) = oneshot::channel();
+        let mut waiters = lock(&self.job_waiters);
+        let live = self.state().jobs.get(&sequence).is_some_and(|job| !job.has_ended());
+        if live {
+            let list = waiters.entry(sequence).or_default();
+            list.retain(|waiter| !waiter.is_closed());
+            list.push(tell);
+        } else {
+            let _ = tell.send(());
+        }
+        told
+    }
+
+    /// Wakes who waits for these jobs. Called after the State in which they ended is shown.
+    pub fn tell_job_ends(&self, ended: &[u64]) {
+        let mut waiters = lock(&self.job_waiters);
+        if waiters.is_empty() {
+            return;
+        }
+        for sequence in ended {
+            for waiter in waiters.remove(sequence).into_iter().flatten() {
+                let _ = waiter.send(());
+            }
+        }
+    }
+
+    /// Resolves when the command's end is in State; at once if it is there already or the job does
+    /// not run.
+    pub fn command_end(&self, sequence: u64, key: &str) -> oneshot::Receiver<()> {
+        let (tell, told) = oneshot::channel();
+        let mut waiters = lock(&self.command_waiters);
+        let state = self.state();
+        let job = state.jobs.get(&sequence).filter(|job| !job.has_ended());
+        if job.is_some_and(|job| job.command(key).is_none_or(|command| !command.ended)) {
+            waiters.entry((sequence, key.to_owned())).or_default().push(tell);
+        } else {
+            let _ = tell.send(());
+        }
+        told
+    }
+
+    /// Wakes who waits for these commands, or for any command of jobs that ended.
+    pub fn tell_command_ends(&self, ended: &[(u64, String)], jobs: &[u64]) {
+        let mut waiters = lock(&self.command_waiters);
+        if waiters.is_empty() {
+            return;
+        }
+        let gone: Vec<_> = waiters
+            .keys()
+            .filter(|key| ended.contains(key) || jobs.contains(&key.0))
+            .cloned()
+            .collect();
+        for key in gone {
+            for waiter in waiters.remove(&key).into_iter().flatten() {
+                let _ = waiter.send(());
+            }
+        }
+    }
+
+    /// Keeps events, the newest [`EVENTS_MAX`].
+    pub fn keep_events(&self, new: Vec<Event>) {
+        let Some(newest) = new.last().map(|event| event.cursor) else { return };
+        let mut events = lock(&self.events);
+        let over = (events.len() + new.len()).saturating_sub(EVENTS_MAX);
+        let gone = over.min(events.len());
+        events.drain(..gone);
+        events.extend(new);
+        drop(events);
+        self.newest_event.send_replace(newest);
+    }
+
+    /// The cursor of the newest event.
+    pub fn newest_event(&self) -> (u64, u32) {
+        *self.newest_event.borrow()
+    }
+
+    /// Follows the cursor of the newest event.
+    pub fn follow_events(&self) -> watch::Receiver<(u64, u32)> {
+        self.newest_event.subscribe()
+    }
+
+    /// At most `most` events after `cursor`. `oldest_known` is the cursor below which this node
+    /// has made no events itself (it started from a snapshot there).
+    pub fn events_after(&self, cursor: (u64, u32), most: usize) -> EventPage {
+        let events = lock(&self.events);
+        let at = events.partition_point(|event| event.cursor <= cursor);
+        let page = events.iter().skip(at).take(most).cloned().collect();
+        let oldest = events.front().map(|event| event.cursor);
+        let gap = oldest.filter(|oldest| at == 0 && cursor.0 + 1 < oldest.0);
+        EventPage { gap: gap.map(|oldest| (cursor, oldest)), events: page }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tiebeam_core::effect::What;
+
+    fn event(index: u64, number: u32) -> Event {
+        let what =
+            What::Config { revision: index, job: Arc::from("11.1"), user: Arc::from("admin") };
+        Event { cursor: (index, number), what }
+    }
+
+    #[test]
+    fn events_follow_a_cursor_and_a_lost_one_shows_a_gap() {
+        let board = Board::new(State::default());
+        board.keep_events(vec![event(5, 0), event(5, 1), event(7, 0)]);
+        let page = board.events_after((5, 0), 10);
+        assert_eq!((page.gap, page.events.len()), (None, 2));
+        let page = board.events_after((2, 0), 1);
+        assert_eq!((page.gap, page.events.len()), (Some(((2, 0), (5, 0))), 1));
+        assert!(board.events_after((7, 0), 10).events.is_empty());
+    }
+}

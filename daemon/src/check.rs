@@ -1,0 +1,125 @@
+//! `tiebeamd check`: verifies a stopped node's log, snapshots, history and chain, offline, and
+//! says in words what is wrong. It changes nothing.
+
+use crate::disk::DataDisk;
+use crate::history::{HistoryError, verify_segments};
+use crate::hygiene::{self, HygieneError};
+use crate::identity::{Identity, IdentityError};
+use std::path::Path;
+use tiebeam_proto::{canonical::hex, chain};
+use tiebeam_replica::log::{self, FindingKind, LogError};
+use tiebeam_replica::recovery::{LOG_FOLDER, SNAPSHOT_FOLDER};
+use tiebeam_replica::seams::Disk;
+use tiebeam_replica::snapshot::{self, SnapshotError};
+
+/// Why a folder cannot be checked.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// A daemon runs on it, or it is not the caller's.
+    #[error("the folder cannot be checked now")]
+    Folder(#[source] HygieneError),
+    /// It is no node's.
+    #[error("this is no node's data folder")]
+    Identity(#[source] IdentityError),
+    /// A file could not be read.
+    #[error("the snapshots cannot be read")]
+    Snapshots(#[source] SnapshotError),
+    /// A file could not be read.
+    #[error("the log cannot be read")]
+    Log(#[source] LogError),
+    /// A file could not be read.
+    #[error("the history cannot be read")]
+    History(#[source] HistoryError),
+}
+
+/// Prints what was checked and what is wrong; true if nothing is.
+///
+/// # Errors
+/// Something cannot be read at all.
+pub fn check(data: &Path) -> Result<bool, CheckError> {
+    let identity = Identity::read(data).map_err(CheckError::Identity)?;
+    let _lock = hygiene::take_folder(data).map_err(CheckError::Folder)?;
+    println!("node {} ({}) of cluster {}", identity.node_id, identity.name, identity.cluster_id);
+    let snapshots = check_snapshots(data)?;
+    let log = check_log(data)?;
+    let history = check_history(data)?;
+    let sound = snapshots && log && history;
+    println!("{}", if sound { "everything is sound" } else { "something is wrong: see above" });
+    Ok(sound)
+}
+
+fn check_snapshots(data: &Path) -> Result<bool, CheckError> {
+    let mut disk = DataDisk::new(data);
+    let mut sound = true;
+    let names = disk.list(SNAPSHOT_FOLDER).unwrap_or_default();
+    let mut states = 0;
+    for name in names.iter().filter(|name| !name.ends_with(".tmp")) {
+        let path = format!("{SNAPSHOT_FOLDER}/{name}");
+        match snapshot::read(&mut disk, &path) {
+            Ok(snapshot) => match tiebeam_core::snapshot::decode(&snapshot.body) {
+                Ok(state) => {
+                    states += 1;
+                    println!(
+                        "snapshot {path}: sound; index {}, revision {}, root sha256:{}, chain {} {}",
+                        state.applied,
+                        state.revision,
+                        hex(&state.config.hash()),
+                        state.chain.index,
+                        chain::to_text(&state.chain.head),
+                    );
+                }
+                Err(error) => {
+                    sound = false;
+                    println!("snapshot {path}: WRONG: {}", crate::report::chain(&error));
+                }
+            },
+            Err(SnapshotError::Damaged { path, what }) => {
+                sound = false;
+                println!("snapshot {path}: WRONG: {what}");
+            }
+            Err(error) => return Err(CheckError::Snapshots(error)),
+        }
+    }
+    if states == 0 {
+        sound = false;
+        println!("snapshots: WRONG: there is no readable one");
+    }
+    Ok(sound)
+}
+
+fn check_log(data: &Path) -> Result<bool, CheckError> {
+    let mut disk = DataDisk::new(data);
+    let findings = log::verify(&mut disk, LOG_FOLDER).map_err(CheckError::Log)?;
+    let mut sound = true;
+    for finding in &findings {
+        let harmless = finding.kind < FindingKind::SnapshotUnreadable;
+        sound &= harmless;
+        let word = if harmless { "note" } else { "WRONG" };
+        println!("log {} at byte {}: {word}: {}", finding.path, finding.offset, finding.what);
+    }
+    if sound {
+        println!("log: sound");
+    }
+    Ok(sound)
+}
+
+fn check_history(data: &Path) -> Result<bool, CheckError> {
+    let report = verify_segments(&data.join("history"), None).map_err(CheckError::History)?;
+    for problem in &report.problems {
+        println!("history {}: WRONG: {}", problem.path.display(), problem.what);
+    }
+    let sound = report.problem_count == 0 && report.gaps.is_empty();
+    for (from, to) in &report.gaps {
+        println!("history: WRONG: records {from} to {to} are missing");
+    }
+    println!(
+        "history: {} records in {} segments, {} to {}, head {}{}",
+        report.records,
+        report.segments,
+        report.from,
+        report.to,
+        report.head,
+        if sound { ": the chain is unbroken" } else { "" }
+    );
+    Ok(sound)
+}

@@ -1,0 +1,167 @@
+//! What this node can tell of itself, of revisions and of records: read-only answers for methods
+//! and job functions.
+
+use crate::engine::Engine;
+use crate::history::HistoryError;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use tiebeam_core::State;
+use tiebeam_jobs::JobError;
+use tiebeam_proto::record::{Archived, JobRecord};
+use tiebeam_proto::{ErrorCode, RpcError, jobfile, time::Time};
+
+fn record_of(archived: &Archived) -> Option<Arc<JobRecord>> {
+    serde_json::from_slice(&archived.canonical).ok().map(Arc::new)
+}
+
+/// Records of jobs that made a revision and wait for their committed stamp, newest first.
+fn uncommitted(state: &State) -> Vec<Arc<JobRecord>> {
+    let jobs = state.uncommitted.iter().filter_map(|sequence| state.jobs.get(sequence));
+    let mut records: Vec<_> = jobs.map(|job| Arc::new(job.record.clone())).collect();
+    records.sort_by_key(|record| std::cmp::Reverse(record.result.result_revision));
+    records
+}
+
+/// Records of jobs that made a revision below `below`, newest first, at most `limit`.
+///
+/// # Errors
+/// The history cannot be read.
+pub fn revisions(
+    engine: &Engine,
+    below: Option<u64>,
+    limit: usize,
+) -> Result<Vec<Arc<JobRecord>>, HistoryError> {
+    let state = engine.board.state();
+    let below = below.unwrap_or(u64::MAX);
+    let wanted = |record: &Arc<JobRecord>| record.result.result_revision < Some(below);
+    let mut records: Vec<_> = uncommitted(&state).into_iter().filter(wanted).take(limit).collect();
+    let lowest = records.last().and_then(|record| record.result.result_revision);
+    let mut upto = Some(lowest.unwrap_or(below).saturating_sub(1));
+    while let Some(from) = upto
+        && records.len() < limit
+    {
+        let page = engine.history.revisions(from, None, None, limit - records.len())?;
+        records.extend(page.records.iter().filter_map(|(_, archived)| record_of(archived)));
+        upto = page.next;
+    }
+    records.dedup_by_key(|record| record.result.result_revision);
+    Ok(records)
+}
+
+/// The record of the job that made a revision.
+///
+/// # Errors
+/// The history cannot be read.
+pub fn revision(engine: &Engine, revision: u64) -> Result<Option<Arc<JobRecord>>, HistoryError> {
+    let live = uncommitted(&engine.board.state());
+    if let Some(record) = live.into_iter().find(|r| r.result.result_revision == Some(revision)) {
+        return Ok(Some(record));
+    }
+    Ok(engine.history.revision(revision)?.as_ref().and_then(record_of))
+}
+
+/// What became known of a job after its record was final.
+pub fn addenda(engine: &Engine, id: &str) -> Vec<Value> {
+    let found = engine.history.addenda(id).unwrap_or_default();
+    found.iter().filter_map(|archived| serde_json::from_slice(&archived.canonical).ok()).collect()
+}
+
+/// A job's file, rendered from the history, or from State while the job is live (ruling 17).
+///
+/// # Errors
+/// The record cannot be written.
+pub fn job_file(engine: &Engine, id: &str, record: &JobRecord) -> Result<String, RpcError> {
+    let internal = || RpcError::new(ErrorCode::Internal, "the record cannot be written");
+    if let Ok(Some(archived)) = engine.history.job(id) {
+        let value = serde_json::from_slice(&archived.canonical).map_err(|_| internal())?;
+        return Ok(jobfile::render(&value, &addenda(engine, id), Some(&archived.link)));
+    }
+    let value = serde_json::to_value(record).map_err(|_| internal())?;
+    Ok(jobfile::render(&value, &[], None))
+}
+
+/// When this machine booted, RFC 3339.
+pub fn booted() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/stat").ok()?;
+    let seconds = text.lines().find_map(|line| line.strip_prefix("btime "))?;
+    let seconds: i64 = seconds.trim().parse().ok()?;
+    Some(Time(seconds.checked_mul(1_000_000)?).to_rfc3339())
+}
+
+/// What is known of a node that answers; of another one nothing beyond the configuration.
+pub fn node(engine: &Engine, node: u32) -> Value {
+    if node != engine.identity.node_id {
+        return json!({});
+    }
+    let state = engine.board.state();
+    let (free, all) = engine.space.bytes();
+    let (lag_records, lag_bytes) = engine.history_thread.lag();
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load: Vec<f64> = load.split(' ').take(3).filter_map(|text| text.parse().ok()).collect();
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "feature_level": state.feature_level,
+        "applied_index": state.applied,
+        "applied_revision": state.revision,
+        "published_revision": engine.published.revision(),
+        "uptime_s": engine.started.elapsed().as_secs(),
+        "booted": booted(),
+        "load": load,
+        "disk": {"free_bytes": free, "bytes": all, "enough": engine.space.is_enough()},
+        "history": {
+            "newest": engine.history.newest(),
+            "durable": engine.history_thread.metrics().durable.load(Relaxed),
+            "lag_records": lag_records,
+            "lag_bytes": lag_bytes,
+        },
+        "connections": engine.waiting.count(),
+        "certificates": crate::certificates::facts(engine),
+    })
+}
+
+/// The health of the cluster as this node sees it.
+pub fn health(engine: &Engine) -> Value {
+    let mut problems = Vec::new();
+    if !engine.is_master() {
+        problems.push("no master is confirmed here".to_owned());
+    }
+    if !engine.space.is_enough() {
+        problems.push("the disk is nearly full: new jobs that change something are refused".into());
+    }
+    let state = engine.board.state();
+    if !state.doubts.is_empty() {
+        problems.push(format!("{} jobs hold locks in doubt: see lock_list", state.doubts.len()));
+    }
+    problems.extend(crate::certificates::warnings(engine));
+    json!({"ok": problems.is_empty(), "problems": problems})
+}
+
+/// Verifies the kept history: every block, every link, and that it ends where State says.
+///
+/// # Errors
+/// The history cannot be read at all.
+pub fn verify_history(engine: &Engine) -> Result<Value, JobError> {
+    let chain = engine.board.state().chain;
+    let report = engine.history.verify().map_err(|error| {
+        tracing::error!(error = %crate::report::chain(&error), "cannot verify the history");
+        JobError::failed("the history cannot be read; the daemon's log has the reason")
+    })?;
+    let problems: Vec<Value> = report
+        .problems
+        .iter()
+        .map(|problem| json!({"file": problem.path.display().to_string(), "what": problem.what}))
+        .collect();
+    Ok(json!({
+        "ok": report.problem_count == 0 && report.gaps.is_empty(),
+        "records": report.records,
+        "pruned": report.pruned,
+        "from": report.from,
+        "to": report.to,
+        "head": report.head,
+        "segments": report.segments,
+        "gaps": report.gaps,
+        "problems": problems,
+        "chain_index": chain.index,
+    }))
+}

@@ -1,0 +1,178 @@
+//! The program `tiebeamd`: reads its arguments and calls the library.
+//!
+//! The exec-shim is the same program: it is recognised before anything else, because it must start
+//! no thread and read no settings.
+
+use clap::{Parser, Subcommand};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tiebeamd::init::Init;
+use tiebeamd::{check, dev, host, init, node, report};
+
+/// Tiebeam's daemon: one replicated, revisioned configuration, one job pipeline, one history.
+#[derive(Parser)]
+#[command(name = "tiebeamd", version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make a one-node cluster in an empty data folder
+    Init {
+        /// The data folder; must be empty or not exist
+        #[arg(long, value_name = "DIR")]
+        data: PathBuf,
+        /// The node's id, 1 to 65535
+        #[arg(long)]
+        node_id: u32,
+        /// The node's name
+        #[arg(long)]
+        name: String,
+        /// Address and port to listen on
+        #[arg(long, value_name = "ADDRESS:PORT")]
+        listen: SocketAddr,
+        /// What others are told, if it is not --listen
+        #[arg(long, value_name = "HOST:PORT")]
+        advertise: Option<String>,
+        /// The cluster's name
+        #[arg(long)]
+        cluster: String,
+        /// File whose first line is the password of admin; without it one is made and shown once
+        #[arg(long, value_name = "FILE")]
+        admin_password_file: Option<PathBuf>,
+    },
+    /// Serve in the foreground
+    Run {
+        /// The data folder
+        #[arg(long, value_name = "DIR")]
+        data: PathBuf,
+        /// A setting, e.g. --set rpc.hosts=db.example.com; wins over file and environment
+        #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_and_value)]
+        settings: Vec<(String, String)>,
+    },
+    /// Bring up a real cluster on loopback, in one terminal
+    Dev {
+        /// How many nodes; this version has one
+        #[arg(long, default_value_t = 1)]
+        nodes: u32,
+        /// Folder for the nodes' data and dev.json; without it a temporary one
+        #[arg(long, value_name = "DIR")]
+        data: Option<PathBuf>,
+        /// Where the first node listens
+        #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.11:20003")]
+        listen: SocketAddr,
+        /// Run this with TIEBEAM_* set, stop the cluster, and exit with its status
+        #[arg(long, value_name = "CMD")]
+        exec: Option<String>,
+    },
+    /// Verify log, snapshots, history and chain of a stopped node
+    Check {
+        /// The data folder
+        #[arg(long, value_name = "DIR")]
+        data: PathBuf,
+    },
+    /// Join a cluster (not in this version)
+    #[command(hide = true)]
+    Join(Later),
+    /// Back a cluster up (not in this version)
+    #[command(hide = true)]
+    Backup(Later),
+    /// Restore a backup (not in this version)
+    #[command(hide = true)]
+    Restore(Later),
+    /// Recover a cluster that lost its quorum (not in this version)
+    #[command(hide = true)]
+    Recover(Later),
+}
+
+/// The arguments of a command that a later version brings.
+#[derive(clap::Args)]
+struct Later {
+    /// Ignored
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    rest: Vec<String>,
+}
+
+fn key_and_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("write KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|word| word == host::SHIM_ARGUMENT) {
+        return host::shim_main();
+    }
+    let arguments = Arguments::parse();
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        eprintln!("tiebeamd: another cryptography provider is installed already");
+        return ExitCode::FAILURE;
+    }
+    match arguments.command {
+        Command::Init { data, node_id, name, listen, advertise, cluster, admin_password_file } => {
+            let asked =
+                Init { data, node_id, name, listen, advertise, cluster, admin_password_file };
+            make(&asked)
+        }
+        Command::Run { data, settings } => ended(node::run(&data, &settings)),
+        Command::Dev { nodes, data, listen, exec } => {
+            match dev::dev(&dev::Dev { nodes, data, listen, exec }) {
+                Ok(code) => code,
+                Err(error) => failed(&error),
+            }
+        }
+        Command::Check { data } => match check::check(&data) {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::FAILURE,
+            Err(error) => failed(&error),
+        },
+        Command::Join(later) => not_yet("join", &later),
+        Command::Backup(later) => not_yet("backup", &later),
+        Command::Restore(later) => not_yet("restore", &later),
+        Command::Recover(later) => not_yet("recover", &later),
+    }
+}
+
+fn make(asked: &Init) -> ExitCode {
+    if let Err(error) = tiebeamd::hygiene::harden() {
+        return failed(&error);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let made = runtime.map(|runtime| runtime.block_on(init::init(asked)));
+    match made {
+        Ok(Ok(made)) => {
+            println!("cluster {} is made in {}", asked.cluster, asked.data.display());
+            println!("CA certificate: {}", made.ca_file.display());
+            match made.password {
+                Some(password) => {
+                    println!("user: admin\npassword: {} (shown this once)", password.expose());
+                }
+                None => println!("user: admin"),
+            }
+            println!("next: tiebeamd run --data {}", asked.data.display());
+            ExitCode::SUCCESS
+        }
+        Ok(Err(error)) => failed(&error),
+        Err(error) => failed(&error),
+    }
+}
+
+fn ended(result: Result<(), node::NodeError>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&error),
+    }
+}
+
+fn failed(error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("tiebeamd: {}", report::chain(error));
+    ExitCode::FAILURE
+}
+
+fn not_yet(command: &str, later: &Later) -> ExitCode {
+    let words = later.rest.len();
+    eprintln!("tiebeamd: `{command}` is not in this version ({words} words were ignored)");
+    ExitCode::from(2)
+}

@@ -1,0 +1,96 @@
+//! `job_history`: pages of what happened, newest first; live jobs come before the first page.
+
+use super::arguments::Arguments;
+use super::{Method, Right, user_of};
+use crate::engine::Engine;
+use crate::front::seam::{Call, MethodClass};
+use crate::history::Request;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use tiebeam_core::State;
+use tiebeam_proto::record::JobRecord;
+use tiebeam_proto::{ErrorCode, RpcError};
+
+pub(super) const JOB_HISTORY: Method = Method {
+    name: "job_history",
+    class: MethodClass::Master,
+    right: Right::LoggedIn,
+    arguments: &["filter"],
+    signatures: &[&["struct"], &["struct", "struct"]],
+    help: "job_history(filter): {records, cursor}; filter by name, user, node, outcome, stage, \
+           since, until, revision, job, with limit and cursor",
+    run: |engine, call, arguments| Box::pin(job_history(engine, call, arguments)),
+};
+
+async fn job_history(engine: Arc<Engine>, call: Call, a: Arguments) -> Result<Value, RpcError> {
+    let request = Request::read(a.value(0))?;
+    let user = user_of(&call).to_owned();
+    let state = engine.board.state();
+    let sees_all = state.sees_every_job(&user);
+    let mut records = Vec::new();
+    if request.cursor.is_none() {
+        let most = request.limit.max(1);
+        records = live(&state, &request, (!sees_all).then_some(user.as_str()), most);
+    }
+    let left = request.limit.saturating_sub(records.len()).max(1);
+    let reader = engine.history.clone();
+    let page = tokio::task::spawn_blocking(move || {
+        let visible_to = (!sees_all).then_some(user.as_str());
+        reader.search(&request.filter, visible_to, request.cursor.as_deref(), left)
+    });
+    let failed = || RpcError::new(ErrorCode::Internal, "the history cannot be searched");
+    let page = page.await.map_err(|_| failed())?.map_err(|error| {
+        use crate::history::HistoryError as E;
+        match error {
+            E::BadFilter { .. } => {
+                RpcError::new(ErrorCode::InvalidArguments, error.to_string()).field("filter")
+            }
+            E::NotInThisVersion(field) => RpcError::not_in_this_version(field),
+            error => {
+                tracing::error!(error = %crate::report::chain(&error), "history");
+                failed()
+            }
+        }
+    })?;
+    records.extend(page.records);
+    Ok(json!({"records": records, "cursor": page.cursor}))
+}
+
+/// Live jobs that fit the filter, newest first.
+fn live(state: &State, request: &Request, visible_to: Option<&str>, most: usize) -> Vec<Value> {
+    let jobs = state.jobs.values().rev().filter(|job| {
+        visible_to.is_none_or(|user| user == job.record.user)
+            && fits(&job.record, request)
+            && request.filter.stage.is_none_or(|stage| stage == job.stage)
+    });
+    jobs.take(most).map(|job| summary(&job.record, job.stage.name())).collect()
+}
+
+fn fits(record: &JobRecord, request: &Request) -> bool {
+    let filter = &request.filter;
+    let submitted = record.stages.submitted.unwrap_or_default();
+    filter.name.as_ref().is_none_or(|name| *name == record.name)
+        && filter.user.as_ref().is_none_or(|user| *user == record.user)
+        && filter.job.as_ref().is_none_or(|job| *job == record.job)
+        && filter.node.is_none_or(|node| {
+            node == record.scheduling.master || record.commands.iter().any(|c| c.node == node)
+        })
+        && filter.outcome.is_none_or(|outcome| record.outcome == Some(outcome))
+        && filter.revision.is_none_or(|revision| record.result.result_revision == Some(revision))
+        && filter.since.is_none_or(|since| submitted >= since)
+        && filter.until.is_none_or(|until| submitted <= until)
+}
+
+fn summary(record: &JobRecord, stage: &str) -> Value {
+    json!({
+        "job": record.job,
+        "name": record.name,
+        "user": record.user,
+        "kind": record.kind,
+        "outcome": record.outcome,
+        "stage": stage,
+        "submitted": record.stages.submitted,
+        "revision": record.result.result_revision,
+        "reason": record.reason,
+    })
+}

@@ -1,0 +1,272 @@
+//! The methods of a job's life: start, wait, result, exec, info, cancel, file.
+
+use super::arguments::Arguments;
+use super::{Method, Right, user_of};
+use crate::engine::Engine;
+use crate::front::seam::{Call, MethodClass};
+use crate::pipeline::{result, submit, volatile};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+use tiebeam_core::Answer;
+use tiebeam_core::admit::Kwargs;
+use tiebeam_core::job::parse_job_id;
+use tiebeam_core::proposal::{Body, Cancel};
+use tiebeam_proto::limits::WAIT_SECONDS;
+use tiebeam_proto::record::JobRecord;
+use tiebeam_proto::{ErrorCode, ResultObject, RpcError};
+
+const START_ARGUMENTS: &[&str] = &["name", "kwargs"];
+
+pub(super) const JOB_START: Method = Method {
+    name: "job_start",
+    class: MethodClass::Master,
+    right: Right::LoggedIn,
+    arguments: START_ARGUMENTS,
+    signatures: &[&["string", "string"], &["string", "string", "struct"]],
+    help: "job_start(name[, kwargs]): the id of a new job, durable before it is returned",
+    run: |engine, call, arguments| Box::pin(job_start(engine, call, arguments)),
+};
+
+pub(super) const JOB_EXEC: Method = Method {
+    name: "job_exec",
+    class: MethodClass::Master,
+    right: Right::LoggedIn,
+    arguments: START_ARGUMENTS,
+    signatures: &[&["struct", "string"], &["struct", "string", "struct"]],
+    help: "job_exec(name[, kwargs]): start, wait and result in one call",
+    run: |engine, call, arguments| Box::pin(job_exec(engine, call, arguments)),
+};
+
+pub(super) const JOB_WAIT: Method = Method {
+    name: "job_wait",
+    class: MethodClass::Master,
+    right: Right::LoggedIn,
+    arguments: &["id", "timeout_s"],
+    signatures: &[&["boolean", "string"], &["boolean", "string", "double"]],
+    help: "job_wait(id[, timeout_s]): true once the job has ended, false after the time",
+    run: |engine, call, arguments| Box::pin(job_wait(engine, call, arguments)),
+};
+
+pub(super) const JOB_FINISHED: Method = Method {
+    name: "job_finished",
+    class: MethodClass::Master,
+    right: Right::LoggedIn,
+    arguments: &["id"],
+    signatures: &[&["boolean", "string"]],
+    help: "job_finished(id): whether the job has ended, at once",
+    run: |engine, call, arguments| {
+        Box::pin(async move { job_finished(&engine, &call, &arguments) })
+    },
+};
+
+pub(super) const JOB_RESULT: Method = Method {
+    name: "job_result",
+    class: MethodClass::Master,
+    right: Right::LoggedIn,
+    arguments: &["id"],
+    signatures: &[&["struct", "string"]],
+    help: "job_result(id): the result object; result_code is 5 while the job runs",
+    run: |engine, call, arguments| Box::pin(async move { job_result(&engine, &call, &arguments) }),
+};
+
+pub(super) const JOB_INFO: Method = Method {
+    name: "job_info",
+    class: MethodClass::Master,
+    right: Right::LoggedIn,
+    arguments: &["id"],
+    signatures: &[&["struct", "string"]],
+    help: "job_info(id): the record so far: stages with times, commands, who, why",
+    run: |engine, call, arguments| Box::pin(async move { job_info(&engine, &call, &arguments) }),
+};
+
+pub(super) const JOB_CANCEL: Method = Method {
+    name: "job_cancel",
+    class: MethodClass::Master,
+    right: Right::LoggedIn,
+    arguments: &["id"],
+    signatures: &[&["string", "string"]],
+    help: "job_cancel(id): \"cancelled\", \"stopping\" or \"too_late\"",
+    run: |engine, call, arguments| Box::pin(job_cancel(engine, call, arguments)),
+};
+
+pub(super) const JOB_FILE: Method = Method {
+    name: "job_file",
+    class: MethodClass::Master,
+    right: Right::LoggedIn,
+    arguments: &["id"],
+    signatures: &[&["string", "string"]],
+    help: "job_file(id): everything that is kept of the job, as YAML",
+    run: |engine, call, arguments| Box::pin(job_file(engine, call, arguments)),
+};
+
+/// How long `job_file` waits for a job's place in the chain.
+const FILE_WAIT: Duration = Duration::from_secs(2);
+
+async fn job_start(engine: Arc<Engine>, call: Call, a: Arguments) -> Result<Value, RpcError> {
+    let kwargs = Kwargs::read(a.value(1))?;
+    if kwargs.wait_ms.is_some() {
+        return Err(RpcError::new(ErrorCode::InvalidParameter, "`wait_s` is for job_exec only")
+            .field("wait_s")
+            .hint("job_start returns at once; wait with job_wait"));
+    }
+    if kwargs.volatile {
+        let result = submit::volatile(&engine, &call, a.text(0)?, kwargs).await?;
+        return Ok(json!(result.result_jobid));
+    }
+    Ok(json!(submit::start(&engine, &call, a.text(0)?, kwargs).await?.id))
+}
+
+async fn job_exec(engine: Arc<Engine>, call: Call, a: Arguments) -> Result<Value, RpcError> {
+    let kwargs = Kwargs::read(a.value(1))?;
+    let wait = kwargs.wait_ms.map(Duration::from_millis);
+    if kwargs.volatile {
+        return to_json(&submit::volatile(&engine, &call, a.text(0)?, kwargs).await?);
+    }
+    let waits = engine.waiting.begin(user_of(&call))?;
+    let started = submit::start(&engine, &call, a.text(0)?, kwargs).await?;
+    let record = match started.record {
+        Some(record) => Some(record),
+        None => wait_for(&engine, &call, &started.id, wait).await,
+    };
+    drop(waits);
+    to_json(&match record {
+        Some(record) => result::object(&engine, user_of(&call), &record, true),
+        None => ResultObject::unfinished(&started.id),
+    })
+}
+
+fn to_json(result: &ResultObject) -> Result<Value, RpcError> {
+    serde_json::to_value(result)
+        .map_err(|_| RpcError::new(ErrorCode::Internal, "the result cannot be written as JSON"))
+}
+
+/// Waits for a job's end: its record, or nothing when the time is over or the node drains.
+async fn wait_for(
+    engine: &Engine,
+    call: &Call,
+    id: &str,
+    wait: Option<Duration>,
+) -> Option<Arc<JobRecord>> {
+    let (_, sequence) = parse_job_id(id)?;
+    let end = engine.board.job_end(sequence);
+    let limit = async {
+        match wait {
+            Some(wait) => tokio::time::sleep(wait).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = end => {}
+        () = limit => {}
+        () = call.stop.cancelled() => {}
+    }
+    engine.job(id).and_then(|(record, ended)| ended.then_some(record))
+}
+
+async fn job_wait(engine: Arc<Engine>, call: Call, a: Arguments) -> Result<Value, RpcError> {
+    let id = a.text(0)?;
+    let seconds = a.seconds(1, WAIT_SECONDS.1, WAIT_SECONDS.0)?;
+    if volatile::is_volatile(id) {
+        return known_volatile(&engine, &call, id).map(|_| json!(true));
+    }
+    let (_, ended) = result::visible(&engine, user_of(&call), id)?;
+    if ended {
+        return Ok(json!(true));
+    }
+    let _waits = engine.waiting.begin(user_of(&call))?;
+    let ended = wait_for(&engine, &call, id, Some(Duration::from_secs_f64(seconds))).await;
+    Ok(json!(ended.is_some()))
+}
+
+fn known_volatile(engine: &Engine, call: &Call, id: &str) -> Result<ResultObject, RpcError> {
+    engine.volatile.find(user_of(call), id).ok_or_else(|| RpcError::unknown_job_id(id))
+}
+
+fn job_finished(engine: &Engine, call: &Call, a: &Arguments) -> Result<Value, RpcError> {
+    let id = a.text(0)?;
+    if volatile::is_volatile(id) {
+        return known_volatile(engine, call, id).map(|_| json!(true));
+    }
+    Ok(json!(result::visible(engine, user_of(call), id)?.1))
+}
+
+fn job_result(engine: &Engine, call: &Call, a: &Arguments) -> Result<Value, RpcError> {
+    let id = a.text(0)?;
+    if volatile::is_volatile(id) {
+        return to_json(&known_volatile(engine, call, id)?);
+    }
+    let (record, ended) = result::visible(engine, user_of(call), id)?;
+    note_read(engine, call, &record);
+    to_json(&result::object(engine, user_of(call), &record, ended))
+}
+
+/// Keeps that somebody read a job that is not theirs (ruling 46).
+fn note_read(engine: &Engine, call: &Call, record: &JobRecord) {
+    let user = user_of(call);
+    if user != record.user && engine.board.state().is_in_any(user, &["auditor"]) {
+        engine.auth.note_auditor_read(user, &submit::source_text(call.source), &record.job);
+    }
+}
+
+fn job_info(engine: &Engine, call: &Call, a: &Arguments) -> Result<Value, RpcError> {
+    let id = a.text(0)?;
+    let (record, ended) = result::visible(engine, user_of(call), id)?;
+    note_read(engine, call, &record);
+    let mut info = json!(*record);
+    let state = engine.board.state();
+    let stage = match state.live_job(id) {
+        Some(job) => job.stage.name(),
+        None if record.stages.committed.is_some() => "committed",
+        None => "finished",
+    };
+    info["stage"] = json!(stage);
+    info["ended"] = json!(ended);
+    if let (false, Some((percent, text))) = (ended, engine.metrics.progress.of(id)) {
+        info["progress"] = json!({"percent": percent, "text": text});
+    }
+    let addenda = crate::facts::addenda(engine, id);
+    if !addenda.is_empty() {
+        info["addenda"] = json!(addenda);
+    }
+    Ok(info)
+}
+
+async fn job_cancel(engine: Arc<Engine>, call: Call, a: Arguments) -> Result<Value, RpcError> {
+    let id = a.text(0)?;
+    let (record, ended) = result::visible(&engine, user_of(&call), id)?;
+    let state = engine.board.state();
+    let user = user_of(&call);
+    // An auditor reads every job's record and does nothing else.
+    let may = user == record.user || user == "root" || state.is_in_any(user, &["exaadm"]);
+    if !may {
+        return Err(RpcError::new(
+            ErrorCode::Forbidden,
+            "only its user, root and exaadm may cancel a job",
+        ));
+    }
+    let Some((_, sequence)) = parse_job_id(id).filter(|_| !ended) else {
+        return Ok(json!("too_late"));
+    };
+    let cancel = Cancel { job: sequence, user: user.to_owned(), time: engine.proposer.wall() };
+    match engine.proposer.propose(Body::Cancel(cancel)).await {
+        Ok(Answer::Cancel(word)) => Ok(json!(word)),
+        Ok(_) => {
+            Err(RpcError::new(ErrorCode::Internal, "the log gave an answer that does not fit"))
+        }
+        Err(error) => Err(error.to_rpc(true)),
+    }
+}
+
+async fn job_file(engine: Arc<Engine>, call: Call, a: Arguments) -> Result<Value, RpcError> {
+    let id = a.text(0)?;
+    let (record, ended) = result::visible(&engine, user_of(&call), id)?;
+    note_read(&engine, &call, &record);
+    let until = tokio::time::Instant::now() + FILE_WAIT;
+    let wait_for_chain = ended && engine.archived_job(id).is_none();
+    while wait_for_chain && tokio::time::Instant::now() < until && engine.archived_job(id).is_none()
+    {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    crate::facts::job_file(&engine, id, &record).map(Value::String)
+}

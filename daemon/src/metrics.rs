@@ -1,0 +1,125 @@
+//! Counters of this node, and the text of `/metrics`.
+//!
+//! Labels are fixed words (method names, outcomes): nothing that a client sends becomes one.
+
+use crate::engine::Engine;
+use prometheus_client::encoding::{EncodeLabelSet, text::encode};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// A counter by how jobs ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OutcomeLabel {
+    /// The outcome's word.
+    pub outcome: &'static str,
+}
+
+/// Everything that is counted.
+#[derive(Default)]
+pub struct Metrics {
+    /// Jobs archived on this node, by outcome.
+    pub jobs: Family<OutcomeLabel, Counter>,
+    /// Reads that left no record.
+    pub volatile_reads: Counter,
+    /// Plans made again because what they read had changed.
+    pub replans: Counter,
+    /// Edits of the published configuration by hand.
+    pub hand_edits: Counter,
+    /// Syncs of the raft log, told by the log writer.
+    pub log_syncs: AtomicU64,
+    /// Groups written to the raft log.
+    pub log_groups: AtomicU64,
+    /// Snapshots taken.
+    pub snapshots: Counter,
+    /// How far running jobs are.
+    pub progress: Progress,
+}
+
+/// How far running jobs say they are; best effort, never replicated.
+#[derive(Default)]
+pub struct Progress {
+    jobs: Mutex<HashMap<String, (u8, String)>>,
+}
+
+/// Jobs whose progress is remembered at once.
+const PROGRESS_MAX: usize = 1_000;
+
+impl Progress {
+    /// Notes how far a job is.
+    pub fn note(&self, job: &str, percent: u8, text: &str) {
+        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        if jobs.len() >= PROGRESS_MAX {
+            jobs.clear();
+        }
+        jobs.insert(job.to_owned(), (percent.min(100), text.to_owned()));
+    }
+
+    /// How far a job said it is.
+    pub fn of(&self, job: &str) -> Option<(u8, String)> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).get(job).cloned()
+    }
+}
+
+/// The Prometheus text of a node.
+pub fn text(engine: &Engine) -> String {
+    let mut registry = Registry::with_prefix("tiebeam");
+    let metrics = &engine.metrics;
+    registry.register("jobs", "Jobs archived, by outcome", metrics.jobs.clone());
+    let counters = [
+        ("volatile_reads", "Reads that left no record", &metrics.volatile_reads),
+        ("replans", "Plans made again because a read had changed", &metrics.replans),
+        ("hand_edits", "Edits of the published configuration by hand", &metrics.hand_edits),
+        ("snapshots", "Snapshots taken", &metrics.snapshots),
+    ];
+    for (name, help, counter) in counters {
+        registry.register(name, help, counter.clone());
+    }
+    for (name, help, value) in [
+        ("log_syncs", "Syncs of the raft log", metrics.log_syncs.load(Ordering::Relaxed)),
+        ("log_groups", "Groups written to it", metrics.log_groups.load(Ordering::Relaxed)),
+    ] {
+        let counter: Counter = Counter::default();
+        counter.inc_by(value);
+        registry.register(name, help, counter);
+    }
+    for (name, help, value) in gauges(engine) {
+        let gauge: Gauge = Gauge::default();
+        gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        registry.register(name, help, gauge);
+    }
+    let mut text = String::new();
+    match encode(&mut text, &registry) {
+        Ok(()) => text,
+        Err(_) => String::new(),
+    }
+}
+
+fn gauges(engine: &Engine) -> Vec<(&'static str, &'static str, u64)> {
+    let state = engine.board.state();
+    let (free, all) = engine.space.bytes();
+    let (history_records, _) = engine.history_thread.lag();
+    let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+    vec![
+        ("applied_index", "Log index applied here", state.applied),
+        ("term", "Newest raft term known here", engine.role.borrow().term),
+        ("is_master", "Whether this node is the master", u64::from(engine.is_master())),
+        ("config_revision", "Revision of the configuration", state.revision),
+        ("published_revision", "Revision of the published file", engine.published.revision()),
+        ("live_jobs", "Jobs that are not archived", count(state.jobs.len())),
+        ("waiting_jobs", "Jobs that wait for locks", count(state.waiting.len())),
+        ("locks_in_doubt", "Jobs whose locks are in doubt", count(state.doubts.len())),
+        ("waiting_calls", "Calls that wait for a job", count(engine.waiting.count())),
+        ("request_ids", "Idempotency keys kept", count(state.requests.len())),
+        ("request_ids_dropped_early", "Keys dropped before 24 h", state.requests.dropped_early),
+        ("chain_index", "Newest record of the history", state.chain.index),
+        ("history_lag_records", "Records not yet written", count(history_records)),
+        ("disk_free_bytes", "Free bytes below the data folder", free),
+        ("disk_bytes", "All bytes below the data folder", all),
+        ("uptime_seconds", "Seconds since the daemon started", engine.started.elapsed().as_secs()),
+    ]
+}

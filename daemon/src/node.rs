@@ -1,0 +1,375 @@
+//! A running node: recovery, the threads, the tasks, the front, and the way down.
+//!
+//! Start: lock the folder, load keys and settings, load the newest snapshot, open the history and
+//! the log, start the threads, wait until what was committed is applied, then listen. Stop (ruling
+//! 1): close the listeners, let every open request get its answer, hand over, sync, exit 0.
+
+use crate::auth::Authenticator;
+use crate::board::Board;
+use crate::certificates::{self, CertificatesError};
+use crate::engine::Engine;
+use crate::front::{Front, FrontError, Listening};
+use crate::history::{HistoryError, HistoryThread, Start};
+use crate::host::{ExecPolicy, Host, HostError};
+use crate::hygiene::{self, HygieneError};
+use crate::identity::{Identity, IdentityError};
+use crate::jobfile;
+use crate::keys::{KeyError, Keys};
+use crate::metrics::Metrics;
+use crate::pipeline::{agent, conductor};
+use crate::proposer::Proposer;
+use crate::service::Node;
+use crate::settings::{Settings, SettingsError};
+use crate::threads::raft::{Recovered, Replica, ReplicaError};
+use crate::{publish, report};
+use arc_swap::ArcSwap;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tiebeam_core::proposal::Body;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// The unix socket below the data folder.
+pub const SOCKET: &str = "tiebeam.sock";
+/// How often collected audit facts are proposed.
+const AUDIT_EVERY: Duration = Duration::from_secs(5);
+/// How often the room on the disk is measured.
+const MEASURE_EVERY: Duration = Duration::from_secs(1);
+/// Longest wait for a first leader at the start.
+const FIRST_LEADER_WAIT: Duration = Duration::from_secs(10);
+
+/// Why a node does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The process or the folder is not as it must be.
+    #[error("this node cannot start")]
+    Hygiene(#[source] HygieneError),
+    /// There is no identity.
+    #[error("{} is no node's data folder: make one with tiebeamd init", .0.display())]
+    Identity(PathBuf, #[source] IdentityError),
+    /// The settings are wrong.
+    #[error("the settings are wrong")]
+    Settings(#[source] SettingsError),
+    /// The keys cannot be used.
+    #[error("the keys cannot be used")]
+    Keys(#[source] KeyError),
+    /// The certificates cannot be used.
+    #[error("the certificates cannot be used")]
+    Certificates(#[source] CertificatesError),
+    /// Snapshot or log cannot be used.
+    #[error("the replicated state cannot be recovered")]
+    Replica(#[source] ReplicaError),
+    /// The history cannot be used.
+    #[error("the history cannot be opened")]
+    History(#[source] HistoryError),
+    /// The command journal cannot be used.
+    #[error("the command journal cannot be opened")]
+    Host(#[source] HostError),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {0}")]
+    Listen(std::net::SocketAddr, #[source] std::io::Error),
+    /// The front cannot serve.
+    #[error("cannot serve")]
+    Front(#[source] FrontError),
+    /// The runtime or a signal handler cannot be made.
+    #[error("the runtime cannot start")]
+    Runtime(#[source] std::io::Error),
+    /// No leader was elected, although this node is the only voter.
+    #[error("this node did not become the master of its own cluster")]
+    NoLeader,
+    /// The job files' thread cannot be started.
+    #[error("the job files cannot be written")]
+    JobFiles(#[source] jobfile::ProjectionError),
+}
+
+/// Runs a node until SIGTERM or Ctrl-C.
+///
+/// # Errors
+/// See [`NodeError`].
+pub fn run(data: &Path, flags: &[(String, String)]) -> Result<(), NodeError> {
+    hygiene::harden().map_err(NodeError::Hygiene)?;
+    let data = std::path::absolute(data).map_err(NodeError::Runtime)?;
+    let identity =
+        Identity::read(&data).map_err(|error| NodeError::Identity(data.clone(), error))?;
+    let _lock = hygiene::take_folder(&data).map_err(NodeError::Hygiene)?;
+    let flags: Vec<(&str, String)> =
+        flags.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
+    let settings =
+        Settings::load(&data, std::env::vars_os(), &flags).map_err(NodeError::Settings)?;
+    crate::logging::start(&settings);
+    let workers = std::thread::available_parallelism().map_or(2, |n| n.get().min(8));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers)
+        .max_blocking_threads(16)
+        .enable_all()
+        .build()
+        .map_err(NodeError::Runtime)?;
+    runtime.block_on(serve(data, identity, settings, flags))
+}
+
+/// What has to be stopped in order, at the end.
+struct Parts {
+    engine: Arc<Engine>,
+    replica: Replica,
+    history: HistoryThread,
+    job_files: jobfile::Projection,
+}
+
+async fn serve(
+    data: PathBuf,
+    identity: Identity,
+    settings: Settings,
+    flags: Vec<(&str, String)>,
+) -> Result<(), NodeError> {
+    let parts = start(data, identity, settings)?;
+    let engine = parts.engine.clone();
+    wait_for_leader(&engine).await?;
+    let service = Arc::new(Node(engine.clone()));
+    let front = Front::new(service).map_err(NodeError::Front)?;
+    let listening = listen(&engine, &front).await?;
+    spawn_tasks(&engine);
+    let status = "READY=1\nSTATUS=master of one voter";
+    notify(status);
+    tracing::info!(
+        node = engine.identity.node_id,
+        listen = %engine.settings.load().listen,
+        applied = engine.board.state().applied,
+        "ready"
+    );
+    wait_for_signal(&engine, &flags).await?;
+    notify("STOPPING=1");
+    for one in &listening {
+        one.close();
+    }
+    engine.stop.cancel();
+    front.drain().await;
+    stop(parts).await;
+    Ok(())
+}
+
+fn notify(state: &str) {
+    for line in state.lines() {
+        let state = match line.split_once('=') {
+            Some(("READY", _)) => sd_notify::NotifyState::Ready,
+            Some(("STOPPING", _)) => sd_notify::NotifyState::Stopping,
+            Some((_, text)) => sd_notify::NotifyState::Status(text),
+            None => continue,
+        };
+        // Without systemd there is nobody to tell.
+        let _ = sd_notify::notify(&[state]);
+    }
+}
+
+/// Recovers, and starts threads and the engine.
+fn start(data: PathBuf, identity: Identity, settings: Settings) -> Result<Parts, NodeError> {
+    let keys = Arc::new(Keys::load(&data).map_err(NodeError::Keys)?);
+    let recovered = Recovered::load(&data, &identity).map_err(NodeError::Replica)?;
+    let history = HistoryThread::spawn(&Start::at(&data, None)).map_err(NodeError::History)?;
+    report_opening(&history);
+    let board = Arc::new(Board::new(recovered.state().clone()));
+    let metrics = Arc::new(Metrics::default());
+    let tls =
+        certificates::tls(&data, &keys, recovered.state()).map_err(NodeError::Certificates)?;
+    let users = Arc::new(crate::users::StateUsers::new(board.clone()));
+    let auth = Authenticator::new(users, keys.cluster.clone()).map_err(NodeError::Keys)?;
+    let program = std::env::current_exe().map_err(NodeError::Runtime)?;
+    let policy = policy(&settings);
+    let (host, found) = Host::open(&data, program, policy).map_err(NodeError::Host)?;
+    tracing::info!(commands = found.len(), "command journal opened");
+    let job_files =
+        jobfile::Projection::spawn(&data, history.history.clone()).map_err(NodeError::JobFiles)?;
+    let replica = recovered
+        .start(&settings, board.clone(), history.handle.clone(), metrics.clone())
+        .map_err(NodeError::Replica)?;
+    let node_id = identity.node_id;
+    let engine = Arc::new(Engine {
+        space: Arc::new(crate::space::Space::new(&data)),
+        data,
+        settings: ArcSwap::from_pointee(settings),
+        keys,
+        board,
+        proposer: Proposer::new(Box::new(replica.inbox()), node_id),
+        role: replica.role(),
+        history: history.history.clone(),
+        history_thread: history.handle.clone(),
+        host,
+        auth,
+        flight: Default::default(),
+        volatile: crate::pipeline::volatile::VolatileResults::new(node_id),
+        subscriptions: Default::default(),
+        waiting: Default::default(),
+        published: Default::default(),
+        metrics,
+        tls,
+        stop: CancellationToken::new(),
+        started: std::time::Instant::now(),
+        identity,
+    });
+    Ok(Parts { engine, replica, history, job_files })
+}
+
+fn report_opening(history: &HistoryThread) {
+    let opened = &history.opened;
+    tracing::info!(
+        newest = opened.last,
+        torn_bytes = opened.torn_bytes,
+        index_rebuilt = opened.index_rebuilt.as_deref().unwrap_or("no"),
+        "history opened"
+    );
+}
+
+/// The settings' part about commands.
+fn policy(settings: &Settings) -> ExecPolicy {
+    ExecPolicy {
+        enabled: settings.exec.enabled,
+        allow: settings.exec.allow.iter().map(PathBuf::from).collect(),
+        users: settings.exec.users.clone(),
+        ..ExecPolicy::default()
+    }
+}
+
+async fn wait_for_leader(engine: &Arc<Engine>) -> Result<(), NodeError> {
+    let mut role = engine.role.clone();
+    let led = async {
+        loop {
+            let now = *role.borrow_and_update();
+            if now.leads {
+                break;
+            }
+            if role.changed().await.is_err() {
+                break;
+            }
+        }
+        // The first entry of the own term: whatever was committed before is applied with it.
+        while !engine.is_master() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(FIRST_LEADER_WAIT, led).await.map_err(|_| NodeError::NoLeader)
+}
+
+async fn listen(engine: &Arc<Engine>, front: &Front) -> Result<Vec<Listening>, NodeError> {
+    let settings = engine.settings.load_full();
+    let address = settings.listen;
+    let bound = TcpListener::bind(address).await;
+    let listener = bound.map_err(|error| NodeError::Listen(address, error))?;
+    let mut listening = vec![front.serve_tls(listener, engine.tls.clone())];
+    if let Some(address) = settings.metrics.listen {
+        let bound = TcpListener::bind(address).await;
+        let listener = bound.map_err(|error| NodeError::Listen(address, error))?;
+        listening.push(front.serve_metrics(listener));
+    }
+    let socket = engine.data.join(SOCKET);
+    listening.push(front.serve_unix(&socket).map_err(NodeError::Front)?);
+    share_socket(&settings.unix_socket.group, &socket);
+    Ok(listening)
+}
+
+/// Gives the socket to its group, if there is such a group and this process may.
+fn share_socket(group: &str, socket: &Path) {
+    let Ok(Some(group)) = nix::unistd::Group::from_name(group) else { return };
+    if let Err(error) = nix::unistd::chown(socket, None, Some(group.gid)) {
+        tracing::warn!(group = group.name, %error, "the socket stays with the daemon's group");
+    }
+}
+
+fn spawn_tasks(engine: &Arc<Engine>) {
+    tokio::spawn(conductor::conduct(engine.clone()));
+    tokio::spawn(agent::tend(engine.clone()));
+    tokio::spawn(agent::sweep(engine.clone()));
+    tokio::spawn(publish::publish(engine.clone()));
+    tokio::spawn(certificates::follow(engine.clone()));
+    tokio::spawn(keep_audit(engine.clone()));
+    tokio::spawn(measure_space(engine.clone()));
+}
+
+async fn measure_space(engine: Arc<Engine>) {
+    loop {
+        let disk = engine.settings.load().disk.clone();
+        engine.space.measure(disk.free_bytes_min.0, u64::from(disk.free_percent_min));
+        tokio::select! {
+            () = tokio::time::sleep(MEASURE_EVERY) => {}
+            () = engine.stop.cancelled() => return,
+        }
+    }
+}
+
+async fn keep_audit(engine: Arc<Engine>) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(AUDIT_EVERY) => {}
+            () = engine.stop.cancelled() => return,
+        }
+        propose_audit(&engine, engine.auth.drain_audit()).await;
+    }
+}
+
+async fn propose_audit(engine: &Engine, facts: Vec<tiebeam_proto::record::AuditRecord>) {
+    if facts.is_empty() {
+        return;
+    }
+    if let Err(error) = engine.proposer.propose(Body::Audit(facts)).await {
+        tracing::warn!(error = %report::chain(&error), "audit facts are lost");
+    }
+}
+
+/// Waits for SIGTERM or Ctrl-C; SIGHUP reads the settings again.
+async fn wait_for_signal(engine: &Arc<Engine>, flags: &[(&str, String)]) -> Result<(), NodeError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(NodeError::Runtime)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(NodeError::Runtime)?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = tokio::signal::ctrl_c() => return Ok(()),
+            _ = hangup.recv() => reload(engine, flags),
+        }
+    }
+}
+
+fn reload(engine: &Engine, flags: &[(&str, String)]) {
+    let new = match Settings::load(&engine.data, std::env::vars_os(), flags) {
+        Ok(new) => new,
+        Err(error) => {
+            tracing::error!(error = %report::chain(&error), "settings not read again");
+            return;
+        }
+    };
+    let change = crate::settings::reload::reload(&engine.settings.load(), &new);
+    engine.host.set_policy(policy(&change.settings));
+    engine.settings.store(Arc::new(change.settings));
+    tracing::info!(applied = ?change.applied, needs_restart = ?change.restart, "settings");
+}
+
+/// The way down, after the front has drained.
+async fn stop(parts: Parts) {
+    let Parts { engine, replica, history, job_files } = parts;
+    propose_audit(&engine, engine.auth.drain_audit_all()).await;
+    let ended = tokio::task::spawn_blocking(move || {
+        replica.stop();
+        job_files.stop();
+        history.stop()
+    });
+    match ended.await {
+        Ok(Ok(())) => tracing::info!("stopped"),
+        Ok(Err(error)) => tracing::error!(error = %report::chain(&error), "history not closed"),
+        Err(_) => tracing::error!("a thread could not be stopped"),
+    }
+}
+
+/// Whether the node behind a unix socket says that it is ready.
+pub fn is_ready(socket: &Path) -> bool {
+    let Ok(mut stream) = UnixStream::connect(socket) else { return false };
+    let timeout = Some(Duration::from_secs(2));
+    if stream.set_read_timeout(timeout).is_err() {
+        return false;
+    }
+    let request = b"GET /health/ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let mut answer = String::new();
+    stream.write_all(request).is_ok()
+        && stream.read_to_string(&mut answer).is_ok()
+        && answer.starts_with("HTTP/1.1 200")
+}

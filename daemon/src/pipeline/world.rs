@@ -1,0 +1,241 @@
+//! The outside as job functions see it: the daemon's side of [`tiebeam_jobs::World`].
+
+use super::execute::WorldFacts;
+use crate::certificates;
+use crate::engine::Engine;
+use crate::facts;
+use crate::secret::Secret;
+use futures_util::future::BoxFuture;
+use serde_json::Value;
+use std::sync::Arc;
+use tiebeam_core::proposal::{Body, Intent};
+use tiebeam_core::{Answer, Path, Tree, diff};
+use tiebeam_jobs::JobError;
+use tiebeam_jobs::world::{
+    CertificateOffer, CheckedCertificate, CommandWish, DerivedSecret, SealedSecret, World,
+};
+use tiebeam_proto::canonical;
+use tiebeam_proto::record::{CommandRecord, JobRecord};
+
+/// Revisions that a look back may walk over: `config_get` of an old revision undoes each of them.
+const LOOK_BACK_MAX: u64 = 100_000;
+
+/// The world of one run.
+pub struct JobWorld {
+    engine: Arc<Engine>,
+    facts: WorldFacts,
+}
+
+impl JobWorld {
+    /// The world of a run of this job.
+    pub fn new(engine: Arc<Engine>, facts: WorldFacts) -> JobWorld {
+        JobWorld { engine, facts }
+    }
+}
+
+fn failed(what: &str, error: &dyn std::error::Error) -> JobError {
+    tracing::error!(error = %crate::report::chain(error), "cannot {what}");
+    JobError::Failed(format!("cannot {what}"))
+}
+
+impl World for JobWorld {
+    fn master(&self) -> (u32, u64) {
+        (self.engine.identity.node_id, self.engine.role.borrow().term)
+    }
+
+    fn now(&self) -> tiebeam_proto::time::Time {
+        self.engine.proposer.wall()
+    }
+
+    fn hash_password(&self, password: String) -> BoxFuture<'static, Result<String, JobError>> {
+        let engine = self.engine.clone();
+        Box::pin(async move {
+            let password = Arc::new(Secret::new(password));
+            let hashed = engine.auth.passwords().hash(password).await;
+            hashed.map_err(|error| JobError::Failed(error.to_string()))
+        })
+    }
+
+    fn check_ready_hash(&self, hash: &str) -> Result<(), JobError> {
+        crate::auth::check_ready_hash(hash).map_err(|error| JobError::Failed(error.to_string()))
+    }
+
+    fn seal(&self, place: &Path, value: &Value) -> Result<SealedSecret, JobError> {
+        let plain = zeroize::Zeroizing::new(canonical::to_vec(value));
+        let keys = &self.engine.keys.cluster;
+        let text = keys.seal(&plain).map_err(|error| failed("seal a secret", &error))?;
+        let digest = keys
+            .commitment(&self.facts.nonce, place.as_str(), &plain)
+            .map_err(|error| failed("commit to a secret", &error))?;
+        Ok(SealedSecret { text, digest })
+    }
+
+    fn derive(&self, purpose: &str, subject: &str) -> DerivedSecret {
+        let keys = &self.engine.keys.cluster;
+        let nonce = self.facts.nonce.clone();
+        let secret = keys.derive(purpose, subject, &nonce);
+        let hash = secret.map(|secret| crate::keys::one_time_hash(secret.expose()));
+        DerivedSecret { hash: hash.unwrap_or_default(), nonce }
+    }
+
+    fn revisions(&self, below: Option<u64>, limit: usize) -> Result<Vec<Arc<JobRecord>>, JobError> {
+        facts::revisions(&self.engine, below, limit)
+            .map_err(|error| failed("read the history", &error))
+    }
+
+    fn revision(&self, revision: u64) -> Result<Option<Arc<JobRecord>>, JobError> {
+        facts::revision(&self.engine, revision).map_err(|error| failed("read the history", &error))
+    }
+
+    fn tree_at(&self, revision: u64) -> Result<Tree, JobError> {
+        let state = self.engine.board.state();
+        let unknown = || {
+            let newest = state.revision;
+            let text = format!("unknown_revision: revision {revision} is not kept (1 to {newest})");
+            JobError::Failed(text)
+        };
+        let steps = state.revision.checked_sub(revision).ok_or_else(unknown)?;
+        if revision == 0 || steps > LOOK_BACK_MAX {
+            return Err(unknown());
+        }
+        let mut tree = state.config.clone();
+        let mut at = state.revision;
+        while at > revision {
+            let records = self.revisions(Some(at + 1), 256)?;
+            for record in &records {
+                if record.result.result_revision != Some(at) {
+                    return Err(unknown());
+                }
+                if at == revision {
+                    break;
+                }
+                tree = diff::undo(&tree, &record.change, at)?;
+                at -= 1;
+            }
+            if records.is_empty() {
+                return Err(unknown());
+            }
+        }
+        Ok(tree)
+    }
+
+    fn node_facts(&self, node: u32) -> Value {
+        facts::node(&self.engine, node)
+    }
+
+    fn node_state(&self, node: u32) -> &'static str {
+        if node == self.engine.identity.node_id { "online" } else { "offline" }
+    }
+
+    fn node_booted(&self, node: u32) -> Option<String> {
+        (node == self.engine.identity.node_id).then(facts::booted).flatten()
+    }
+
+    fn health(&self) -> Value {
+        facts::health(&self.engine)
+    }
+
+    fn wait_published(&self, node: u32, revision: u64, timeout_s: u64) -> BoxFuture<'static, bool> {
+        let engine = self.engine.clone();
+        Box::pin(async move {
+            if node != engine.identity.node_id {
+                return false;
+            }
+            let wait = engine.published.wait_for(revision);
+            let limit = std::time::Duration::from_secs(timeout_s);
+            tokio::time::timeout(limit, wait).await.is_ok()
+        })
+    }
+
+    fn check_certificate(&self, offer: &CertificateOffer) -> Result<CheckedCertificate, JobError> {
+        certificates::check(&self.engine, offer)
+    }
+
+    fn certificates(&self) -> Value {
+        certificates::facts(&self.engine)
+    }
+
+    fn verify_history(&self) -> BoxFuture<'static, Result<Value, JobError>> {
+        let engine = self.engine.clone();
+        Box::pin(async move {
+            let verified =
+                tokio::task::spawn_blocking(move || facts::verify_history(&engine)).await;
+            verified.unwrap_or_else(|_| Err(JobError::failed("the verification was stopped")))
+        })
+    }
+
+    fn command(&self, wish: CommandWish) -> BoxFuture<'static, Result<CommandRecord, JobError>> {
+        let engine = self.engine.clone();
+        let live = self.facts.live.clone();
+        Box::pin(async move {
+            let (sequence, _) = live.ok_or_else(|| {
+                JobError::failed("a job that is done in one entry cannot run commands")
+            })?;
+            run_command(&engine, sequence, wish).await
+        })
+    }
+
+    fn progress(&self, percent: u8, text: &str) {
+        if let Some((_, id)) = &self.facts.live {
+            self.engine.metrics.progress.note(id, percent, text);
+        }
+    }
+}
+
+/// Runs a command of a live job: its intent first, then its end, whichever master saw it start.
+async fn run_command(
+    engine: &Arc<Engine>,
+    sequence: u64,
+    wish: CommandWish,
+) -> Result<CommandRecord, JobError> {
+    let plain = serde_json::to_value(&wish).map_err(|error| failed("write a command", &error))?;
+    let plain = zeroize::Zeroizing::new(canonical::to_vec(&plain));
+    let digest = canonical::hex(&{
+        use sha2::Digest;
+        sha2::Sha256::digest(&*plain)
+    });
+    let known = |engine: &Engine| {
+        let state = engine.board.state();
+        state.jobs.get(&sequence).and_then(|job| job.command(&wish.key).cloned())
+    };
+    match known(engine) {
+        Some(command) if command.digest != digest => {
+            let text = "the job's code changed: a command has other arguments than were recorded";
+            return Err(JobError::Indeterminate(text.to_owned()));
+        }
+        Some(_) => {}
+        None => {
+            let sealed = engine.keys.cluster.seal(&plain);
+            let intent = Intent {
+                job: sequence,
+                key: wish.key.clone(),
+                node: wish.node,
+                digest,
+                spec: sealed.map_err(|error| failed("seal a command", &error))?,
+                deadline_us: wish.timeout_s.saturating_mul(1_000_000),
+                time: engine.proposer.wall(),
+            };
+            propose_intent(engine, intent).await?;
+        }
+    }
+    // The end wakes us; a State that was replaced meanwhile is looked at again.
+    let _ = engine.board.command_end(sequence, &wish.key).await;
+    let state = engine.board.state();
+    let job = state.jobs.get(&sequence);
+    let record = job.and_then(|job| job.record.commands.iter().find(|c| c.name == wish.key));
+    match record {
+        Some(record) if record.result != "open" => Ok(record.clone()),
+        _ => Err(JobError::Indeterminate("the job ended before its command did".to_owned())),
+    }
+}
+
+async fn propose_intent(engine: &Engine, intent: Intent) -> Result<(), JobError> {
+    match engine.proposer.propose(Body::Intent(intent)).await {
+        Ok(Answer::Refused(error)) if error.message.contains("cancelled") => {
+            Err(JobError::Cancelled(error.message))
+        }
+        Ok(Answer::Refused(error)) => Err(JobError::Indeterminate(error.message)),
+        Ok(_) => Ok(()),
+        Err(error) => Err(JobError::Indeterminate(error.to_string())),
+    }
+}

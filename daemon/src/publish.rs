@@ -1,0 +1,206 @@
+//! Publishing the configuration as `<data>/config/cluster.yaml` (ruling 13), and hand edits of it
+//! (ruling 28).
+//!
+//! Always the newest revision, at most one file per 100 ms; the last 10 are kept beside it. A
+//! projection: State is the truth, and a file that does not say what it should is kept aside as
+//! `edited-<time>.yaml` and written again.
+
+use crate::durable;
+use crate::engine::Engine;
+use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tiebeam_core::State;
+use tiebeam_proto::canonical::hex;
+use tokio::sync::watch;
+
+/// Least time between two files.
+const COALESCE: Duration = Duration::from_millis(100);
+/// How often the file is compared with what was published.
+const COMPARE_EVERY: Duration = Duration::from_secs(20);
+/// Published and edited files that are kept, each.
+const KEPT: usize = 10;
+/// The folder below the data folder.
+pub const FOLDER: &str = "config";
+/// The published file.
+pub const FILE: &str = "cluster.yaml";
+
+/// Which revision is published here.
+pub struct Published {
+    revision: watch::Sender<u64>,
+}
+
+/// Why a configuration could not be published.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// A file could not be written.
+    #[error("the configuration cannot be published")]
+    Write(#[source] durable::DurableError),
+    /// A file could not be read, listed or renamed.
+    #[error("cannot look after {}", .0.display())]
+    Folder(PathBuf, #[source] std::io::Error),
+    /// What would be published does not parse back to the same configuration.
+    #[error("the configuration of revision {0} does not survive its YAML")]
+    RoundTrip(u64),
+}
+
+impl Default for Published {
+    fn default() -> Published {
+        Published { revision: watch::Sender::new(0) }
+    }
+}
+
+impl Published {
+    /// The published revision; 0 before the first.
+    pub fn revision(&self) -> u64 {
+        *self.revision.borrow()
+    }
+
+    /// Waits until at least this revision is published.
+    pub fn wait_for(&self, revision: u64) -> impl Future<Output = ()> + Send + 'static {
+        let mut follow = self.revision.subscribe();
+        async move {
+            let _ = follow.wait_for(|published| *published >= revision).await;
+        }
+    }
+}
+
+/// The file's text for a State.
+pub fn render(state: &State) -> Result<String, PublishError> {
+    let value = state.config.root().to_value();
+    let revision = state.revision;
+    let body = serde_yaml::to_string(&value).map_err(|_| PublishError::RoundTrip(revision))?;
+    let back: serde_json::Value =
+        serde_yaml::from_str(&body).map_err(|_| PublishError::RoundTrip(revision))?;
+    if back != value {
+        return Err(PublishError::RoundTrip(revision));
+    }
+    let checksum = hex(&Sha256::digest(body.as_bytes()));
+    let root = hex(&state.config.hash());
+    Ok(format!(
+        "# The configuration of cluster {}, published by tiebeamd: do not edit, use its jobs.\n\
+         # revision: {revision}\n# root: sha256:{root}\n# checksum: sha256:{checksum}\n{body}",
+        state.cluster.name
+    ))
+}
+
+fn write(folder: &Path, state: &State) -> Result<String, PublishError> {
+    let text = render(state)?;
+    durable::make_folder(folder, 0o700).map_err(PublishError::Write)?;
+    let kept = folder.join(format!("cluster-{}.yaml", state.revision));
+    durable::replace(&kept, text.as_bytes(), 0o600).map_err(PublishError::Write)?;
+    durable::replace(&folder.join(FILE), text.as_bytes(), 0o600).map_err(PublishError::Write)?;
+    thin_out(folder, "cluster-")?;
+    Ok(text)
+}
+
+/// Keeps the newest [`KEPT`] files whose names begin with `prefix`, by the number that follows.
+fn thin_out(folder: &Path, prefix: &str) -> Result<(), PublishError> {
+    let failed = |error| PublishError::Folder(folder.to_owned(), error);
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
+        let number = name.strip_prefix(prefix).and_then(|rest| rest.strip_suffix(".yaml"));
+        if let Some(number) = number.and_then(|number| number.parse::<u64>().ok()) {
+            found.push((number, name));
+        }
+    }
+    found.sort();
+    for (_, name) in found.iter().rev().skip(KEPT) {
+        std::fs::remove_file(folder.join(name)).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Publishes until the node stops.
+pub async fn publish(engine: Arc<Engine>) {
+    let folder = engine.data.join(FOLDER);
+    let mut due = engine.board.due();
+    let mut last: Option<(u64, String)> = None;
+    let mut compare = tokio::time::interval(COMPARE_EVERY);
+    loop {
+        let state = engine.board.state();
+        if last.as_ref().map(|(revision, _)| *revision) != Some(state.revision) {
+            last = publish_once(&engine, &folder, state, last).await;
+            tokio::time::sleep(COALESCE).await;
+        }
+        tokio::select! {
+            _ = due.changed() => {}
+            _ = compare.tick() => {
+                if let Some((_, text)) = &last {
+                    compare_file(&engine, &folder, text);
+                }
+            }
+            () = engine.stop.cancelled() => return,
+        }
+    }
+}
+
+async fn publish_once(
+    engine: &Engine,
+    folder: &Path,
+    state: Arc<State>,
+    last: Option<(u64, String)>,
+) -> Option<(u64, String)> {
+    if last.is_none() && folder.join(FILE).exists() {
+        // What an earlier daemon published is either what State says or is put right below.
+        keep_if_edited(engine, folder, &state);
+    }
+    let (place, shown) = (folder.to_owned(), state.clone());
+    let written = tokio::task::spawn_blocking(move || write(&place, &shown)).await;
+    match written {
+        Ok(Ok(text)) => {
+            engine.published.revision.send_replace(state.revision);
+            Some((state.revision, text))
+        }
+        Ok(Err(error)) => {
+            tracing::error!(error = %crate::report::chain(&error), "config not published");
+            last
+        }
+        Err(_) => last,
+    }
+}
+
+/// At start: a file whose checksum does not fit its body was edited while no daemon ran.
+fn keep_if_edited(engine: &Engine, folder: &Path, state: &State) {
+    let Ok(text) = std::fs::read_to_string(folder.join(FILE)) else { return };
+    let field = |name: &str| {
+        text.lines().take(6).find_map(|line| line.strip_prefix(name)).map(str::to_owned)
+    };
+    let body: String =
+        text.split_inclusive('\n').skip_while(|line| line.starts_with('#')).collect();
+    let fits = field("# checksum: sha256:")
+        .is_some_and(|checksum| checksum == hex(&Sha256::digest(body.as_bytes())));
+    if !fits {
+        keep_aside(engine, folder, state.revision);
+    }
+}
+
+fn compare_file(engine: &Engine, folder: &Path, published: &str) {
+    let file = folder.join(FILE);
+    let same = std::fs::read(&file).is_ok_and(|bytes| bytes == published.as_bytes());
+    if same {
+        return;
+    }
+    keep_aside(engine, folder, engine.published.revision());
+    if let Err(error) = durable::replace(&file, published.as_bytes(), 0o600) {
+        tracing::error!(error = %crate::report::chain(&error), "config not put back");
+    }
+}
+
+fn keep_aside(engine: &Engine, folder: &Path, revision: u64) {
+    let seconds = crate::proposer::wall_now().0 / 1_000_000;
+    let aside = folder.join(format!("edited-{seconds}.yaml"));
+    engine.metrics.hand_edits.inc();
+    match std::fs::rename(folder.join(FILE), &aside) {
+        Ok(()) => tracing::warn!(
+            kept = %aside.display(), revision,
+            "the published configuration was edited by hand; the edit is kept aside"
+        ),
+        Err(error) => tracing::warn!(%error, revision, "the published configuration is gone"),
+    }
+    if let Err(error) = thin_out(folder, "edited-") {
+        tracing::warn!(error = %crate::report::chain(&error), "cannot thin out edited files");
+    }
+}

@@ -1,0 +1,99 @@
+//! Snapshots: State at an index, so that the log before it may be dropped.
+//!
+//! One every 100,000 entries or 64 MiB of log (ruling 33), written by a thread of its own from a
+//! pointer copy of State, after the history is durable up to what State says of it.
+
+use super::raft::ToRaft;
+use crate::disk::DataDisk;
+use crate::history::HistoryHandle;
+use crate::metrics::Metrics;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
+use tiebeam_core::State;
+use tiebeam_replica::Mark;
+use tiebeam_replica::membership::Membership;
+use tiebeam_replica::recovery::SNAPSHOT_FOLDER;
+use tiebeam_replica::snapshot::{self, SnapshotError, SnapshotMeta};
+
+/// Entries between two snapshots.
+const EVERY_ENTRIES: u64 = 100_000;
+/// Bytes of log between two snapshots.
+const EVERY_BYTES: u64 = 64 << 20;
+
+/// Takes snapshots now and then.
+pub struct Snapshotter {
+    data: PathBuf,
+    history: HistoryHandle,
+    metrics: Arc<Metrics>,
+    raft: Sender<ToRaft>,
+    entries: u64,
+    bytes: u64,
+    busy: Arc<AtomicBool>,
+}
+
+impl Snapshotter {
+    /// A snapshotter that tells the raft thread of each snapshot.
+    pub fn new(
+        data: PathBuf,
+        history: HistoryHandle,
+        metrics: Arc<Metrics>,
+        raft: Sender<ToRaft>,
+    ) -> Snapshotter {
+        Snapshotter { data, history, metrics, raft, entries: 0, bytes: 0, busy: Arc::default() }
+    }
+
+    /// Counts applied entries; takes a snapshot when there are enough.
+    pub fn note(&mut self, state: &State, entries: u64, bytes: u64) {
+        self.entries += entries;
+        self.bytes += bytes;
+        if self.entries < EVERY_ENTRIES && self.bytes < EVERY_BYTES {
+            return;
+        }
+        if self.busy.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        (self.entries, self.bytes) = (0, 0);
+        let (state, data) = (state.clone(), self.data.clone());
+        let (history, metrics) = (self.history.clone(), self.metrics.clone());
+        let (raft, busy) = (self.raft.clone(), self.busy.clone());
+        let thread = std::thread::Builder::new().name("snapshot".to_owned());
+        let spawned = thread.spawn(move || {
+            match take(&state, &data, &history) {
+                Ok(()) => {
+                    metrics.snapshots.inc();
+                    // The raft thread has gone only if the node stops.
+                    let _ = raft.send(ToRaft::Snapshotted { index: state.applied });
+                }
+                Err(error) => {
+                    tracing::error!(error = %crate::report::chain(&error), "no snapshot taken");
+                }
+            }
+            busy.store(false, Ordering::Release);
+        });
+        if let Err(error) = spawned {
+            tracing::error!(%error, "no thread for a snapshot");
+        }
+    }
+}
+
+/// Why there is no snapshot; the log is kept and the next one is tried.
+#[derive(Debug, thiserror::Error)]
+enum TakeError {
+    #[error("the history is not durable")]
+    History(#[source] crate::history::HistoryError),
+    #[error("the snapshot cannot be written")]
+    Write(#[source] SnapshotError),
+}
+
+fn take(state: &State, data: &std::path::Path, history: &HistoryHandle) -> Result<(), TakeError> {
+    history.sync_to(state.chain.index).map_err(TakeError::History)?;
+    let voters = state.members.values().filter(|member| member.voter).map(|m| m.raft_id);
+    let learners = state.members.values().filter(|member| !member.voter).map(|m| m.raft_id);
+    let membership = Membership { voters: voters.collect(), learners: learners.collect() };
+    let meta = SnapshotMeta { mark: Mark { index: state.applied, term: state.term }, membership };
+    let body = tiebeam_core::snapshot::encode(state);
+    let disk = DataDisk::new(data);
+    snapshot::save(disk, SNAPSHOT_FOLDER, meta, &body).map(drop).map_err(TakeError::Write)
+}
