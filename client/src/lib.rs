@@ -1,4 +1,5 @@
-//! Rust client of Tiebeam: calls any member of a cluster, follows the master, never runs a job twice.
+//! Rust client of Tiebeam: asks any member of a cluster, follows the master, never runs a job
+//! twice.
 //!
 //! ```no_run
 //! # async fn demo() -> Result<(), tiebeam::Error> {

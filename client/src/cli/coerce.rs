@@ -50,7 +50,7 @@ fn fits(value: &Value, wanted: &str) -> bool {
         "list" | "tuple" | "array" => value.is_array(),
         "dict" => value.is_object(),
         "bytes" => value.is_string() || value.get("base64").is_some(),
-        // `object` means anything to ConfD. A type of a newer daemon: whatever it is, it is not ours to change.
+        // `object` means anything to ConfD, and a newer daemon's type is not ours to judge.
         _ => true,
     }
 }

@@ -59,6 +59,24 @@ async fn a_redirect_is_followed_by_the_same_post_with_the_login() {
 }
 
 #[tokio::test]
+async fn http_2_is_spoken_with_a_member_that_offers_it() {
+    let ca = Ca::new("h2");
+    let member = ca
+        .start_with(&[b"h2", b"http/1.1"], |seen| match seen.method() {
+            "job_start" => Reply::Vanish,
+            _ => Reply::Result(json!(["node_list"])),
+        })
+        .await;
+    let client = client(&ca, &[&member]);
+    let (one, two) = tokio::join!(client.job_list(), client.job_list());
+    assert_eq!((one.unwrap(), two.unwrap()), (vec!["node_list".into()], vec!["node_list".into()]));
+    assert!(member.calls().iter().all(|call| call.version == hyper::Version::HTTP_2));
+    // A lost answer is a lost answer here too.
+    let error = client.call("job_start", json!(["x"]), false).await.unwrap_err();
+    assert!(matches!(error, Error::AnswerLost { .. }), "{error:?}");
+}
+
+#[tokio::test]
 async fn credentials_stay_within_the_ca() {
     let (ca, other) = (Ca::new("ours"), Ca::new("theirs"));
     let thief = other.start(|_| Reply::Result(json!("11.1"))).await;

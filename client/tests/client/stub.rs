@@ -29,6 +29,7 @@ pub enum Reply {
 #[derive(Clone, Debug)]
 pub struct Seen {
     pub verb: String,
+    pub version: hyper::Version,
     pub authorization: Option<String>,
     pub call: Value,
 }
@@ -78,12 +79,12 @@ impl Ca {
         Ca { issuer: rcgen::Issuer::new(params, key), file }
     }
 
-    fn acceptor(&self) -> TlsAcceptor {
+    fn acceptor(&self, protocols: &[&[u8]]) -> TlsAcceptor {
         let key = rcgen::KeyPair::generate().unwrap();
         let params = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ServerConfig::builder_with_provider(provider)
+        let mut config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth()
@@ -92,15 +93,25 @@ impl Ca {
                 rustls::pki_types::PrivateKeyDer::Pkcs8(key.serialize_der().into()),
             )
             .unwrap();
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
         TlsAcceptor::from(Arc::new(config))
     }
 
     /// Starts a stub whose certificate is of this CA.
     pub async fn start(&self, behaviour: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Stub {
+        self.start_with(&[b"http/1.1"], behaviour).await
+    }
+
+    /// Starts a stub that offers these protocols.
+    pub async fn start_with(
+        &self,
+        protocols: &[&[u8]],
+        behaviour: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
+    ) -> Stub {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("https://{}", listener.local_addr().unwrap());
         let stub = Stub { url, seen: Arc::default() };
-        let (seen, acceptor) = (stub.seen.clone(), self.acceptor());
+        let (seen, acceptor) = (stub.seen.clone(), self.acceptor(protocols));
         let behaviour: Arc<Behaviour> = Arc::new(behaviour);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -143,12 +154,12 @@ pub fn folder(name: &str) -> PathBuf {
 }
 
 async fn serve(
-    stream: impl AsyncRead + AsyncWrite + Unpin,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     behaviour: Arc<Behaviour>,
     seen: Arc<Mutex<Vec<Seen>>>,
 ) {
     let service = service_fn(|request| answer(request, behaviour.clone(), seen.clone()));
-    let _ = hyper::server::conn::http1::Builder::new()
+    let _ = hyper_util::server::conn::auto::Builder::new(hyper_util::rt::TokioExecutor::new())
         .serve_connection(TokioIo::new(stream), service)
         .await;
 }
@@ -158,14 +169,14 @@ async fn answer(
     behaviour: Arc<Behaviour>,
     all: Arc<Mutex<Vec<Seen>>>,
 ) -> Result<Response<Full<Bytes>>, std::io::Error> {
-    let verb = request.method().to_string();
+    let (verb, version) = (request.method().to_string(), request.version());
     let authorization = request
         .headers()
         .get("authorization")
         .map(|value| value.to_str().unwrap_or_default().to_owned());
     let body = request.into_body().collect().await.map_err(std::io::Error::other)?.to_bytes();
     let call = serde_json::from_slice(&body).unwrap_or(Value::Null);
-    let seen = Seen { verb, authorization, call };
+    let seen = Seen { verb, version, authorization, call };
     all.lock().unwrap().push(seen.clone());
     // A time far from this machine's, so that a test sees whose time a key carries.
     let head = Response::builder().header("date", "Fri, 20 Nov 2099 04:05:06 GMT");
