@@ -100,8 +100,8 @@ pub fn new_facts(before: &Value, now: &Value) -> Vec<Fact> {
         let known = before["commands"].as_array().into_iter().flatten().find(same);
         facts.extend(command_facts(known.unwrap_or(&Value::Null), command));
     }
-    // At the same time, a command ends before its job does.
-    let last = |fact: &Fact| fact.kind == "stage" && !fact.text.starts_with("executed");
+    // At the same time, a command ends before its job does (finished, committed).
+    let last = |fact: &Fact| fact.kind == "stage" && fact.text.starts_with(['f', 'c']);
     facts.sort_by(|a, b| (&a.time, last(a)).cmp(&(&b.time, last(b))));
     facts
 }
@@ -150,5 +150,11 @@ mod tests {
         let texts: Vec<_> = new_facts(&first, &second).into_iter().map(|f| f.text).collect();
         assert_eq!(texts, ["a on node 12 started", "a on node 11 ended: ok", "finished: ok"]);
         assert!(new_facts(&second, &second).is_empty());
+        let at_once = json!({"outcome": "ok",
+            "stages": {"submitted": "1", "scheduled": "1", "executed": "1", "finished": "1"},
+            "commands": [{"name": "a", "node": 1, "started": "1", "ended": "1", "result": "ok"}]});
+        let texts: Vec<_> = new_facts(&Value::Null, &at_once).into_iter().map(|f| f.text).collect();
+        assert_eq!(texts[..3], ["submitted", "scheduled", "executed"]);
+        assert_eq!(texts[4..], ["a on node 1 ended: ok", "finished: ok"]);
     }
 }
