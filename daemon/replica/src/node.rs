@@ -14,6 +14,8 @@
 //! its own. Both are fatal for the node: the shell lets the process end, and recovery decides.
 //! Nothing a peer or a client can send reaches one of them ([`Node::receive`] filters messages).
 
+#[cfg(test)]
+mod chaos;
 mod ports;
 mod reads;
 mod screen;

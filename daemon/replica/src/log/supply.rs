@@ -101,8 +101,14 @@ impl Supply {
         };
         let left = self.segment_bytes - filling.filled;
         let part = left.min(FILL_BYTES as u64);
-        disk.write_at(filling.file, filling.filled, &vec![0; part as usize])?;
-        disk.sync(filling.file)?;
+        let filled = disk
+            .write_at(filling.file, filling.filled, &vec![0; part as usize])
+            .and_then(|()| disk.sync(filling.file));
+        if let Err(error) = filled {
+            // Begun anew with the next step: after a failed sync nothing is known of the file.
+            disk.close(filling.file);
+            return Err(error);
+        }
         filling.filled += part;
         if filling.filled < self.segment_bytes {
             self.filling = Some(filling);
