@@ -1,5 +1,4 @@
-//! The log writer: owns the raft log. It drains its queue, appends each group with one write and
-//! one sync, and tells the raft thread how far it is. A group that cannot be made durable ends
+//! The log writer: owns the raft log. It appends each group with one write and one sync, and tells the raft thread how far it is. A group that cannot be made durable ends
 //! this node's acknowledgements for good (blueprint section 5).
 
 use super::raft::ToRaft;
@@ -7,7 +6,8 @@ use crate::disk::DataDisk;
 use crate::metrics::Metrics;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::Duration;
 use tiebeam_replica::Group;
 use tiebeam_replica::log::Log;
 
@@ -19,6 +19,10 @@ pub enum ToLog {
     Compact(u64),
 }
 
+/// Quiet time after which a spare segment is worked on: longer than the pause between two calls
+/// of a single client, so that no call waits for it.
+const QUIET: Duration = Duration::from_millis(20);
+
 /// Appends until the raft thread has gone.
 pub fn run(
     mut log: Log<DataDisk>,
@@ -26,39 +30,64 @@ pub fn run(
     raft: &Sender<ToRaft>,
     metrics: &Arc<Metrics>,
 ) {
-    while let Ok(first) = queue.recv() {
-        // Groups that queued up while the last one was synced are one write and one sync.
-        let mut next = Some(first);
-        while let Some(work) = next {
-            match work {
-                ToLog::Append(group) => {
-                    let number = group.number;
-                    if let Err(error) = log.append(&group) {
-                        let why = crate::report::chain(&error);
-                        tracing::error!(why, "the log cannot be written: nothing is acknowledged");
-                        // The raft thread halts the node; what it says is the node's last word.
-                        let _ = raft.send(ToRaft::PersistFailed);
-                        return;
-                    }
-                    if raft.send(ToRaft::Persisted(number)).is_err() {
-                        return;
-                    }
+    let mut more_to_prepare = true;
+    loop {
+        let work = if more_to_prepare {
+            match queue.recv_timeout(QUIET) {
+                Ok(work) => work,
+                Err(RecvTimeoutError::Timeout) => {
+                    more_to_prepare = prepare(&mut log);
+                    continue;
                 }
-                ToLog::Compact(index) => {
-                    if let Err(error) = log.compact_to(index) {
-                        let why = crate::report::chain(&error);
-                        tracing::warn!(why, "the log's prefix is kept");
-                    }
-                }
+                Err(RecvTimeoutError::Disconnected) => return,
             }
-            next = queue.try_recv().ok();
+        } else {
+            match queue.recv() {
+                Ok(work) => work,
+                Err(_) => return,
+            }
+        };
+        more_to_prepare = true;
+        if !carry_out(&mut log, work, raft) {
+            return;
         }
         let counters = log.counters();
         metrics.log_syncs.store(counters.syncs, Ordering::Relaxed);
         metrics.log_groups.store(counters.groups, Ordering::Relaxed);
-        // A spare segment is filled while nobody waits, so that going on in a new one is quick.
-        if let Err(error) = log.prepare() {
+    }
+}
+
+/// One step towards a spare segment, so that going on in a new one is quick; whether there is more
+/// to do.
+fn prepare(log: &mut Log<DataDisk>) -> bool {
+    match log.prepare() {
+        Ok(more) => more,
+        Err(error) => {
             tracing::warn!(why = crate::report::chain(&error), "no spare segment");
+            false
+        }
+    }
+}
+
+/// False if nothing more can be done.
+fn carry_out(log: &mut Log<DataDisk>, work: ToLog, raft: &Sender<ToRaft>) -> bool {
+    match work {
+        ToLog::Append(group) => match log.append(&group) {
+            Ok(()) => raft.send(ToRaft::Persisted(group.number)).is_ok(),
+            Err(error) => {
+                let why = crate::report::chain(&error);
+                tracing::error!(why, "the log cannot be written: nothing is acknowledged");
+                // The raft thread halts the node; what it says is the node's last word.
+                let _ = raft.send(ToRaft::PersistFailed);
+                false
+            }
+        },
+        ToLog::Compact(index) => {
+            if let Err(error) = log.compact_to(index) {
+                let why = crate::report::chain(&error);
+                tracing::warn!(why, "the log's prefix is kept");
+            }
+            true
         }
     }
 }

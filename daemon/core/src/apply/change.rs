@@ -9,7 +9,7 @@ use crate::tree::Tree;
 use imbl::OrdMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use tiebeam_proto::record::Change;
+use tiebeam_proto::record::{Change, ChangeOp};
 
 /// A plan's writes, tried out on State but not yet kept.
 pub(crate) struct Tried {
@@ -56,6 +56,7 @@ impl State {
             tried.changes.extend(diff::between(&self.config, &tried.config, &path));
             covered = Some(path);
         }
+        forget_removed_users(&mut tried);
         schema::check(&tried.config, &tried.changes, &tried.credentials)?;
         Ok(tried)
     }
@@ -120,5 +121,22 @@ impl State {
         self.revision += 1;
         self.config = tried.config.clone();
         Some(self.revision)
+    }
+}
+
+/// A user who goes takes the password along, whichever job it was (invariant 22): one who comes
+/// back by a rollback has none.
+fn forget_removed_users(tried: &mut Tried) {
+    let touches_users = |change: &Change| {
+        change.op != ChangeOp::Add && (change.path.is_empty() || change.path.starts_with("users"))
+    };
+    if !tried.changes.iter().any(touches_users) {
+        return;
+    }
+    let exists =
+        |user: &str| State::user_path(user).is_some_and(|path| tried.config.get(&path).is_some());
+    let gone: Vec<_> = tried.credentials.keys().filter(|user| !exists(user)).cloned().collect();
+    for user in gone {
+        tried.credentials.remove(&user);
     }
 }

@@ -1,0 +1,142 @@
+//! The days' `chain.jsonl`: one line for every record, in the order of the chain.
+//!
+//! A record's line lies in the folder of the UTC day on which it was archived, by the record's own
+//! time. Lines are appended and never changed. What a crash left above the watermark is cut at
+//! the start and written again, so no record has two lines and none is missing.
+
+use super::folder::{day_path, make_folder};
+use crate::history::Facts;
+use crate::history::verify_folder::LINES_NAME;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use tiebeam_proto::chain::ChainLine;
+use tiebeam_proto::record::Archived;
+use tiebeam_proto::time::Time;
+
+/// Longest line that is believed: two hashes, a number, a job's id.
+const LINE_BYTES_MAX: usize = 1024;
+
+/// The lines of all days.
+pub(super) struct Lines {
+    folder: PathBuf,
+    /// The newest record that has its line.
+    pub(super) upto: u64,
+}
+
+impl Lines {
+    /// Finds out how far the lines go, given the day folders and the watermark, and cuts what lies
+    /// above. Without a watermark the newest line is believed; without lines all are due again.
+    pub(super) fn open(folder: &Path, days: &[PathBuf], mark: Option<u64>) -> io::Result<Lines> {
+        let mut newest = 0;
+        let mut files = Vec::new();
+        for day in days {
+            let path = day.join(LINES_NAME);
+            if path.exists() {
+                let file = OpenOptions::new().read(true).write(true).open(&path)?;
+                newest = newest.max(cut_torn(&file)?);
+                files.push(file);
+            }
+        }
+        let upto = mark.unwrap_or(newest).min(newest);
+        for file in files {
+            let length = file.metadata()?.len();
+            let end = end_of(&file, length, upto)?;
+            if end < length {
+                file.set_len(end)?;
+            }
+        }
+        Ok(Lines { folder: folder.to_owned(), upto })
+    }
+
+    /// Appends the lines of records that follow, oldest first.
+    pub(super) fn append(&mut self, records: &[(Archived, Facts)]) -> io::Result<()> {
+        let mut rest = records;
+        while let Some((_, facts)) = rest.first() {
+            let day = Time(facts.ended).date();
+            let same = rest.iter().take_while(|(_, facts)| Time(facts.ended).date() == day).count();
+            let (group, later) = rest.split_at(same.max(1));
+            self.append_to(&day_path(&self.folder, day), group)?;
+            self.upto = group.last().map_or(self.upto, |(record, _)| record.link.index);
+            rest = later;
+        }
+        Ok(())
+    }
+
+    fn append_to(&self, day: &Path, group: &[(Archived, Facts)]) -> io::Result<()> {
+        make_folder(day)?;
+        let path = day.join(LINES_NAME);
+        let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
+        let before = file.metadata()?.len();
+        let text: String = group.iter().map(|(record, facts)| line(record, facts)).collect();
+        file.write_all(text.as_bytes()).inspect_err(|_| {
+            // Part of a line must not stand before the same line written again.
+            let _ = file.set_len(before);
+        })
+    }
+}
+
+fn line(record: &Archived, facts: &Facts) -> String {
+    let line = ChainLine {
+        index: record.link.index,
+        kind: facts.line_kind().to_owned(),
+        job: facts.about().map(|id| id.to_string()),
+        previous: record.link.previous.clone(),
+        this: record.link.this.clone(),
+    };
+    line.to_line()
+}
+
+/// Cuts a line without an end; gives the record of the last line, 0 if there is none.
+fn cut_torn(file: &File) -> io::Result<u64> {
+    let length = file.metadata()?.len();
+    let from = length.saturating_sub(2 * LINE_BYTES_MAX as u64);
+    let mut tail = vec![0; (length - from) as usize];
+    file.read_exact_at(&mut tail, from)?;
+    let end = tail.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    if end < tail.len() {
+        file.set_len(from + end as u64)?;
+        tail.truncate(end);
+    }
+    let last = tail.strip_suffix(b"\n").and_then(|lines| lines.rsplit(|b| *b == b'\n').next());
+    Ok(last.and_then(ChainLine::parse).map_or(0, |line| line.index))
+}
+
+/// Where the lines of records up to `upto` end. Lines are sorted, so this is a binary search.
+fn end_of(file: &File, length: u64, upto: u64) -> io::Result<u64> {
+    let (mut low, mut high) = (0, length);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let start = if middle == low { Some(low) } else { after_newline(file, middle - 1, high)? };
+        let Some(start) = start.filter(|start| *start < high) else {
+            high = middle;
+            continue;
+        };
+        let end = after_newline(file, start, length)?.unwrap_or(length);
+        let mut bytes = vec![0; (end - start) as usize];
+        file.read_exact_at(&mut bytes, start)?;
+        let index = ChainLine::parse(bytes.trim_ascii_end()).map_or(u64::MAX, |line| line.index);
+        if index > upto {
+            high = start;
+        } else {
+            low = end;
+        }
+    }
+    Ok(low)
+}
+
+/// The place behind the first newline at or after `from`, if there is one before `end`.
+fn after_newline(file: &File, from: u64, end: u64) -> io::Result<Option<u64>> {
+    let mut at = from;
+    let mut buffer = [0; LINE_BYTES_MAX];
+    while at < end {
+        let part = buffer.len().min((end - at) as usize);
+        file.read_exact_at(&mut buffer[..part], at)?;
+        if let Some(found) = buffer[..part].iter().position(|byte| *byte == b'\n') {
+            return Ok(Some(at + found as u64 + 1));
+        }
+        at += part as u64;
+    }
+    Ok(None)
+}

@@ -1,0 +1,560 @@
+//! The projection: a thread that keeps job files and lines of the chain behind the history.
+//!
+//! It asks the history what is new, appends the lines of all of it in order, and writes the files
+//! newest first, so that a person who looks for what just happened finds it. What it still has to
+//! do is a few ranges of numbers, however far behind it is; what falls out of the bounds before it
+//! was written is skipped and counted. Nothing is synced file by file: now and then the whole file
+//! system is, and then a watermark moves; what lies above it at a start is written again.
+//!
+//! It runs at nice 10, and takes at most a fifth of a core while jobs wait. It holds no truth, so
+//! an error costs a warning and a count, never the node.
+
+use super::folder::{Folder, Limits, days};
+use super::lines::Lines;
+use super::render;
+use crate::history::{Facts, History, HistoryError, HistoryHandle, JobId, Subject};
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tiebeam_proto::time::Time;
+
+/// Niceness of the thread (ruling 17).
+const NICE: i32 = 10;
+
+/// While jobs wait it rests this many times as long as it worked: a fifth of a core.
+const REST: u32 = 4;
+
+/// How often it looks for new records when there is nothing to do.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// How long it rests after an error.
+const AFTER_ERROR: Duration = Duration::from_secs(1);
+
+/// Files that are written between two looks at the clock: about 5 ms.
+const FILES_AT_ONCE: usize = 64;
+
+/// Attempts at one file before it is left out.
+const ATTEMPTS: u32 = 3;
+
+/// Ranges that it remembers; one more appears only when records arrive while older ones wait.
+const RANGES_MAX: usize = 1024;
+
+/// The file system is synced this often while nothing waits, and this often at most otherwise.
+const SYNC_EVERY: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(60));
+
+const FILES_MARK: &str = "jobfile.files";
+const LINES_MARK: &str = "jobfile.lines";
+
+/// How to start a projection.
+pub struct Start {
+    /// `<data>/jobs`.
+    pub folder: PathBuf,
+    /// Where records come from.
+    pub history: History,
+    /// Where watermarks go.
+    pub handle: HistoryHandle,
+    /// How many jobs wait on this node just now; the caller keeps it true.
+    pub jobs_waiting: Arc<AtomicU64>,
+    /// How many files there may be.
+    pub limits: Limits,
+}
+
+/// What the projection counts.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    /// The newest record that it has seen.
+    pub seen: AtomicU64,
+    /// Records whose file is still to be written.
+    pub lag: AtomicU64,
+    /// Records whose line is still to be written.
+    pub lines_lag: AtomicU64,
+    /// Files written.
+    pub written: AtomicU64,
+    /// Records that were over a bound before their file was written.
+    pub skipped: AtomicU64,
+    /// Files removed because they were over a bound.
+    pub pruned: AtomicU64,
+    /// Files and lines that could not be written at an attempt.
+    pub failed: AtomicU64,
+    /// The record up to which files are durable or skipped.
+    pub durable: AtomicU64,
+}
+
+/// A running projection.
+pub struct Projection {
+    /// What it counts.
+    pub metrics: Arc<Metrics>,
+    ending: Arc<Ending>,
+    join: JoinHandle<()>,
+}
+
+#[derive(Default)]
+struct Ending {
+    asked: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Ending {
+    /// Waits, and gives whether the thread is to end.
+    fn wait(&self, time: Duration) -> bool {
+        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.changed.wait_timeout_while(asked, time, |asked| !*asked);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+impl Projection {
+    /// Starts the thread; it looks at the folder first.
+    ///
+    /// # Errors
+    /// If no thread can be started.
+    pub fn spawn(start: Start) -> io::Result<Projection> {
+        let (metrics, ending) = (Arc::new(Metrics::default()), Arc::new(Ending::default()));
+        let mine = (Arc::clone(&metrics), Arc::clone(&ending));
+        let join = std::thread::Builder::new()
+            .name("job-files".to_owned())
+            .spawn(move || run(start, &mine.0, &mine.1))?;
+        Ok(Projection { metrics, ending, join })
+    }
+
+    /// Ends the thread after the files that it is at. What is left is done after the next start.
+    pub fn stop(self) {
+        *self.ending.asked.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.ending.changed.notify_all();
+        // A panic there was printed there, and costs nothing here.
+        let _ = self.join.join();
+    }
+}
+
+/// What is still to be written: ranges of records, oldest first; the newest is written first.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Due {
+    ranges: VecDeque<(u64, u64)>,
+}
+
+impl Due {
+    /// Adds records from `from` to `to`, which are newer than all others; gives how many old
+    /// ones fall out because more than `most` would wait.
+    fn add(&mut self, from: u64, to: u64, most: u64) -> u64 {
+        match self.ranges.back_mut() {
+            Some(newest) if newest.1 + 1 == from => newest.1 = to,
+            _ if from <= to => self.ranges.push_back((from, to)),
+            _ => {}
+        }
+        let mut dropped = 0;
+        while self.ranges.len() > RANGES_MAX {
+            dropped += self.ranges.pop_front().map_or(0, |(from, to)| to + 1 - from);
+        }
+        while let Some(over) = self.count().checked_sub(most).filter(|over| *over > 0) {
+            let Some(oldest) = self.ranges.front_mut() else {
+                break;
+            };
+            let cut = over.min(oldest.1 + 1 - oldest.0);
+            (oldest.0, dropped) = (oldest.0 + cut, dropped + cut);
+            if oldest.0 > oldest.1 {
+                self.ranges.pop_front();
+            }
+        }
+        dropped
+    }
+
+    fn count(&self) -> u64 {
+        self.ranges.iter().map(|(from, to)| to + 1 - from).sum()
+    }
+
+    /// The newest record that is due.
+    fn take(&mut self) -> Option<u64> {
+        let newest = self.ranges.back_mut()?;
+        let index = newest.1;
+        if newest.0 == newest.1 {
+            self.ranges.pop_back();
+        } else {
+            newest.1 -= 1;
+        }
+        Some(index)
+    }
+
+    /// The record below which nothing is due, if nothing above `known` is known.
+    fn below(&self, known: u64) -> u64 {
+        self.ranges.front().map_or(known, |(from, _)| from - 1)
+    }
+}
+
+struct Worker<'a> {
+    start: Start,
+    metrics: &'a Metrics,
+    folder: Folder,
+    lines: Lines,
+    due: Due,
+    /// The newest record that was looked at.
+    known: u64,
+    /// Attempts at the file that failed last.
+    attempts: u32,
+    synced: Instant,
+    dirty: bool,
+}
+
+fn run(start: Start, metrics: &Metrics, ending: &Ending) {
+    // Refused only where the system knows no niceness; then it runs as it is.
+    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
+    let mut start = Some(start);
+    let mut worker = None;
+    loop {
+        if worker.is_none() {
+            let Some(taken) = start.take() else {
+                return;
+            };
+            match Worker::open(taken, metrics) {
+                Ok(opened) => worker = Some(opened),
+                Err((back, error)) => {
+                    tracing::warn!(%error, "the folder of job files cannot be used");
+                    metrics.failed.fetch_add(1, Relaxed);
+                    start = Some(*back);
+                }
+            }
+        }
+        let rest = worker.as_mut().map_or(AFTER_ERROR, Worker::round);
+        if ending.wait(rest) {
+            return;
+        }
+    }
+}
+
+impl<'a> Worker<'a> {
+    fn open(start: Start, metrics: &'a Metrics) -> Result<Worker<'a>, (Box<Start>, io::Error)> {
+        let read = |name| start.history.mark(name).unwrap_or_default();
+        let (files_mark, lines_mark) = (read(FILES_MARK), read(LINES_MARK));
+        let opened = Folder::open(&start.folder, start.limits).and_then(|folder| {
+            let days = days(&start.folder)?;
+            let lines = Lines::open(&start.folder, &days, lines_mark)?;
+            Ok((folder, lines, days.is_empty()))
+        });
+        let (folder, mut lines, empty) = match opened {
+            Ok(opened) => opened,
+            Err(error) => return Err((Box::new(start), error)),
+        };
+        let before = start.history.oldest().unwrap_or(1).saturating_sub(1);
+        // A folder that was emptied is filled again, whatever the watermark says.
+        let known = if empty { before } else { files_mark.unwrap_or(before).max(before) };
+        let known = known.min(start.history.newest());
+        lines.upto = lines.upto.max(before);
+        Ok(Worker {
+            start,
+            metrics,
+            folder,
+            lines,
+            due: Due::default(),
+            known,
+            attempts: 0,
+            synced: Instant::now(),
+            dirty: false,
+        })
+    }
+
+    /// Does a part of the work; gives how long to rest.
+    fn round(&mut self) -> Duration {
+        let begun = Instant::now();
+        let newest = self.start.history.newest();
+        let dropped = self.due.add(self.known + 1, newest, self.start.limits.files as u64);
+        self.metrics.skipped.fetch_add(dropped, Relaxed);
+        self.known = self.known.max(newest);
+        self.count(newest);
+        self.metrics.seen.store(newest, Relaxed);
+        let done = self.write_lines().and_then(|()| self.write_files());
+        self.count(newest);
+        if let Err(error) = done.and_then(|()| self.sync()) {
+            self.metrics.failed.fetch_add(1, Relaxed);
+            tracing::warn!(%error, "a job file cannot be written");
+            return AFTER_ERROR;
+        }
+        let idle = self.due.ranges.is_empty() && self.lines.upto >= newest;
+        match (idle, self.start.jobs_waiting.load(Relaxed)) {
+            (true, _) => LOOK_EVERY,
+            (false, 0) => Duration::ZERO,
+            (false, _) => begun.elapsed() * REST,
+        }
+    }
+
+    fn count(&self, newest: u64) {
+        self.metrics.lag.store(self.due.count(), Relaxed);
+        self.metrics.lines_lag.store(newest.saturating_sub(self.lines.upto), Relaxed);
+    }
+
+    fn write_lines(&mut self) -> io::Result<()> {
+        let newest = self.known;
+        if self.lines.upto >= newest {
+            return Ok(());
+        }
+        let records = self.start.history.range(self.lines.upto + 1, newest).map_err(io_error)?;
+        let with_facts: Vec<_> = records
+            .into_iter()
+            .map(|record| {
+                let facts = Facts::of(&record.canonical);
+                (record, facts)
+            })
+            .collect();
+        self.dirty |= !with_facts.is_empty();
+        if with_facts.is_empty() {
+            self.lines.upto = newest;
+        }
+        self.lines.append(&with_facts)
+    }
+
+    fn write_files(&mut self) -> io::Result<()> {
+        for _ in 0..FILES_AT_ONCE {
+            let Some(index) = self.due.take() else {
+                break;
+            };
+            let written = self.write_file(index);
+            self.attempts = if written.is_err() { self.attempts + 1 } else { 0 };
+            if self.attempts >= ATTEMPTS {
+                self.attempts = 0;
+                self.metrics.skipped.fetch_add(1, Relaxed);
+            } else if written.is_err() {
+                self.due.ranges.push_back((index, index));
+            }
+            written?;
+        }
+        if self.folder.is_over() {
+            let removed = self.folder.prune()?;
+            self.metrics.pruned.fetch_add(removed, Relaxed);
+        }
+        Ok(())
+    }
+
+    fn write_file(&mut self, index: u64) -> io::Result<()> {
+        let history = self.start.history.clone();
+        let record = match history.record(index) {
+            Ok(Some(record)) => record,
+            // A damaged record has no file; the check names it.
+            Ok(None) | Err(HistoryError::Damaged { .. }) => return Ok(()),
+            Err(error) => return Err(io_error(error)),
+        };
+        let facts = Facts::of(&record.canonical);
+        match facts.subject {
+            Subject::Job(id) => self.write_job(id, &record, &facts),
+            Subject::Addendum(id) => self.write_again(&history, id),
+            Subject::Audit | Subject::Other => Ok(()),
+        }
+    }
+
+    fn write_job(
+        &mut self,
+        id: JobId,
+        record: &tiebeam_proto::record::Archived,
+        facts: &Facts,
+    ) -> io::Result<()> {
+        let addenda = self.start.history.addenda(&id.to_string()).map_err(io_error)?;
+        let path = self.folder.file(id, Time(facts.begun).date());
+        self.folder.write(&path, &render::of_record(record, &addenda))?;
+        self.dirty = true;
+        self.metrics.written.fetch_add(1, Relaxed);
+        Ok(())
+    }
+
+    /// Writes a job's file again because something became known, if it has one.
+    fn write_again(&mut self, history: &History, id: JobId) -> io::Result<()> {
+        let Some(record) = history.job(&id.to_string()).map_err(io_error)? else {
+            return Ok(());
+        };
+        let facts = Facts::of(&record.canonical);
+        if self.folder.file(id, Time(facts.begun).date()).exists() {
+            self.write_job(id, &record, &facts)?;
+        }
+        Ok(())
+    }
+
+    /// Makes what was written durable, now and then, and moves the watermarks.
+    fn sync(&mut self) -> io::Result<()> {
+        let quiet = self.start.jobs_waiting.load(Relaxed) == 0;
+        let every = if quiet { SYNC_EVERY.0 } else { SYNC_EVERY.1 };
+        if !self.dirty || self.synced.elapsed() < every {
+            return Ok(());
+        }
+        sync_system(&self.start.folder)?;
+        let files = self.due.below(self.known);
+        self.start.handle.keep_mark(FILES_MARK, files);
+        self.start.handle.keep_mark(LINES_MARK, self.lines.upto);
+        self.metrics.durable.store(files, Relaxed);
+        (self.synced, self.dirty) = (Instant::now(), false);
+        Ok(())
+    }
+}
+
+/// Makes everything on the folder's file system durable.
+fn sync_system(folder: &Path) -> io::Result<()> {
+    Ok(rustix::fs::syncfs(File::open(folder)?)?)
+}
+
+fn io_error(error: HistoryError) -> io::Error {
+    io::Error::other(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::lines;
+    use super::*;
+    use crate::history::fixture::{Folder as Scratch, Maker};
+    use crate::history::verify_folder::verify_folder;
+    use crate::history::{self, HistoryThread};
+    use std::os::unix::fs::PermissionsExt;
+
+    fn limits(files: usize) -> Limits {
+        Limits { files, ..Limits::default() }
+    }
+
+    fn spawn(scratch: &Scratch, thread: &HistoryThread, limits: Limits) -> Projection {
+        let start = Start {
+            folder: scratch.path().join("jobs"),
+            history: thread.history.clone(),
+            handle: thread.handle.clone(),
+            jobs_waiting: Arc::default(),
+            limits,
+        };
+        Projection::spawn(start).unwrap()
+    }
+
+    fn settle(projection: &Projection, thread: &HistoryThread) {
+        let newest = thread.history.newest();
+        let metrics = &projection.metrics;
+        let behind = || {
+            let late = metrics.lag.load(Relaxed) + metrics.lines_lag.load(Relaxed) > 0;
+            metrics.seen.load(Relaxed) < newest || late
+        };
+        while behind() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn projection_folder(thread: &HistoryThread) -> PathBuf {
+        thread.history.folder().parent().unwrap().join("jobs")
+    }
+
+    fn open(scratch: &Scratch) -> HistoryThread {
+        HistoryThread::spawn(&history::Start::at(scratch.path(), None)).unwrap()
+    }
+
+    #[test]
+    fn every_record_has_its_line_and_every_job_its_file() {
+        let scratch = Scratch::new();
+        let (mut maker, thread) = (Maker::new(), open(&scratch));
+        let projection = spawn(&scratch, &thread, limits(1000));
+        let mut records = maker.jobs(100);
+        records.extend([maker.audit(), maker.addendum("11.7"), maker.job()]);
+        records.iter().for_each(|record| thread.handle.archive(record.clone()).unwrap());
+        settle(&projection, &thread);
+        projection.stop();
+        let folder = projection_folder(&thread);
+        let report = verify_folder(&folder).unwrap();
+        assert_eq!((report.lines, report.files, report.pruned), (103, 101, 0));
+        assert_eq!((report.from, report.to, report.problem_count), (1, 103, 0), "{report:?}");
+        assert_eq!(report.head, records[102].link.this);
+        let path = folder.join("2026/11/20/11.7.yaml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains("addenda:\n- format: 1\n"), "{text}");
+        assert_eq!(render::of_job(&thread.history, "11.7").unwrap(), Some(text));
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
+        thread.stop().unwrap();
+    }
+
+    #[test]
+    fn the_newest_are_kept_and_the_chain_is_whole() {
+        let scratch = Scratch::new();
+        let (mut maker, thread) = (Maker::new(), open(&scratch));
+        maker.jobs(300).into_iter().for_each(|record| thread.handle.archive(record).unwrap());
+        let projection = spawn(&scratch, &thread, limits(100));
+        settle(&projection, &thread);
+        assert_eq!(projection.metrics.skipped.load(Relaxed), 200);
+        maker.jobs(60).into_iter().for_each(|record| thread.handle.archive(record).unwrap());
+        settle(&projection, &thread);
+        projection.stop();
+        let report = verify_folder(&projection_folder(&thread)).unwrap();
+        assert_eq!((report.lines, report.problem_count), (360, 0));
+        assert!(report.files <= 101 && report.pruned >= 259, "{report:?}");
+        let day = projection_folder(&thread).join("2026/11/20");
+        assert!(day.join("11.360.yaml").exists() && !day.join("11.250.yaml").exists());
+        thread.stop().unwrap();
+    }
+
+    #[test]
+    fn what_a_crash_left_above_the_watermark_is_written_again() {
+        let scratch = Scratch::new();
+        let (mut maker, thread) = (Maker::new(), open(&scratch));
+        maker.jobs(50).into_iter().for_each(|record| thread.handle.archive(record).unwrap());
+        let projection = spawn(&scratch, &thread, limits(1000));
+        settle(&projection, &thread);
+        projection.stop();
+        let folder = projection_folder(&thread);
+        let day = folder.join("2026/11/20");
+        for mark in [Some(20), None] {
+            // Half a line, a file that did not reach the disk, and one half written.
+            let path = day.join("chain.jsonl");
+            let lines = std::fs::read(&path).unwrap();
+            std::fs::write(&path, &lines[..lines.len() - 30]).unwrap();
+            std::fs::write(day.join("11.40.yaml"), "").unwrap();
+            std::fs::write(day.join(".11.41.tmp"), "half").unwrap();
+            let newest = lines::Lines::open(&folder, &[day.clone()], mark).unwrap().upto;
+            assert_eq!(newest, mark.unwrap_or(49));
+            let projection = spawn(&scratch, &thread, limits(1000));
+            settle(&projection, &thread);
+            projection.stop();
+            let report = verify_folder(&folder).unwrap();
+            assert_eq!((report.lines, report.files, report.problem_count), (50, 50, 0));
+            assert!(!day.join(".11.41.tmp").exists());
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
+        thread.handle.keep_mark(FILES_MARK, 50);
+        let projection = spawn(&scratch, &thread, limits(1000));
+        settle(&projection, &thread);
+        projection.stop();
+        assert_eq!(verify_folder(&folder).unwrap().files, 50);
+        thread.stop().unwrap();
+    }
+
+    #[test]
+    fn what_is_due_is_a_few_ranges_newest_first() {
+        let mut due = Due::default();
+        assert_eq!(due.add(1, 10, 100), 0);
+        assert_eq!((due.take(), due.take()), (Some(10), Some(9)));
+        assert_eq!(due.add(11, 12, 100), 0);
+        assert_eq!(due.below(12), 0);
+        assert_eq!(due.add(13, 14, 8), 4);
+        assert_eq!(due.ranges, [(5, 8), (11, 14)]);
+        assert_eq!(due.below(14), 4);
+        let order: Vec<_> = std::iter::from_fn(|| due.take()).collect();
+        assert_eq!((order, due.below(14)), (vec![14, 13, 12, 11, 8, 7, 6, 5], 14));
+        for at in 0..5000 {
+            due.add(20 + at * 3, 21 + at * 3, u64::MAX);
+        }
+        assert_eq!(due.ranges.len(), RANGES_MAX);
+    }
+
+    /// `cargo test --release -- --ignored --nocapture job_file_speed`.
+    #[test]
+    #[ignore = "a measurement"]
+    fn job_file_speed() {
+        let records = Maker::new().jobs(20_000);
+        let begun = Instant::now();
+        let bytes: usize = records.iter().map(|r| render::of_record(r, &[]).len()).sum();
+        let rate = records.len() as f64 / begun.elapsed().as_secs_f64();
+        println!("rendered {rate:.0}/s, {} bytes each", bytes / records.len());
+        let scratch = Scratch::new();
+        let thread = open(&scratch);
+        records.into_iter().for_each(|record| thread.handle.archive(record).unwrap());
+        thread.handle.sync_to(20_000).unwrap();
+        let projection = spawn(&scratch, &thread, Limits::default());
+        let begun = Instant::now();
+        while projection.metrics.written.load(Relaxed) < 20_000 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        println!("wrote {:.0} files/s", 20_000.0 / begun.elapsed().as_secs_f64());
+        projection.stop();
+        thread.stop().unwrap();
+    }
+}
