@@ -111,30 +111,4 @@ pub fn needs(declaration: &Declaration, params: &Params) -> Needs {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn jobs_stand_in_the_order_of_their_names() {
-        assert!(JOBS.windows(2).all(|pair| pair[0].declaration.name < pair[1].declaration.name));
-    }
-
-    #[test]
-    fn every_example_passes_its_own_declaration() {
-        for job in JOBS {
-            let declaration = &job.declaration;
-            assert!(!declaration.examples.is_empty(), "{} has no example", declaration.name);
-            assert_eq!(
-                declaration.example_values().len(),
-                declaration.examples.len(),
-                "an example of {} is not JSON",
-                declaration.name
-            );
-            for example in declaration.example_values() {
-                let object = example.as_object().expect("an example is an object");
-                let checked = tiebeam_core::admit::check_params(declaration, object);
-                checked.unwrap_or_else(|error| panic!("{}: {error}", declaration.name));
-            }
-        }
-    }
-}
+mod tests;

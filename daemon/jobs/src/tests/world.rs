@@ -1,0 +1,146 @@
+//! A world that does what it was told: commands by a script, history by hand.
+
+use crate::error::JobError;
+use crate::world::{CertificateOffer, CheckedCertificate, DerivedSecret, SealedSecret};
+use crate::{CommandWish, World};
+use futures_util::future::{BoxFuture, ready};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use tiebeam_core::{Path, Tree};
+use tiebeam_proto::record::{CommandRecord, JobRecord};
+use tiebeam_proto::time::Time;
+
+#[derive(Default)]
+pub(super) struct FakeWorld {
+    /// What commands end with, by key; every other one ends well.
+    script: Mutex<BTreeMap<String, Result<CommandRecord, JobError>>>,
+    /// What was asked for, in order.
+    asked: Mutex<Vec<CommandWish>>,
+    /// Records and trees by revision.
+    pub history: Mutex<BTreeMap<u64, (Option<Arc<JobRecord>>, Tree)>>,
+    /// Nodes that never publish.
+    pub silent: Mutex<Vec<u32>>,
+}
+
+/// Hex SHA-256.
+pub(super) fn hex(text: &str) -> String {
+    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl FakeWorld {
+    pub fn script(&self, key: &str, end: Result<CommandRecord, JobError>) {
+        self.script.lock().unwrap().insert(key.to_owned(), end);
+    }
+
+    pub fn take_asked(&self) -> Vec<CommandWish> {
+        std::mem::take(&mut self.asked.lock().unwrap())
+    }
+
+    pub fn keys_asked(&self) -> Vec<String> {
+        self.take_asked().into_iter().map(|wish| wish.key).collect()
+    }
+}
+
+fn well(wish: &CommandWish) -> CommandRecord {
+    let output = match wish.argv.get(1).map(String::as_str) {
+        Some("show") => "Id=x.service\nLoadState=loaded\nActiveState=active\nSubState=running\n",
+        Some("list-units") => "x.service loaded active running The service x\n",
+        _ => "done\n",
+    };
+    super::cluster::record(&wish.key, wish.node, "ok", output)
+}
+
+impl World for FakeWorld {
+    fn master(&self) -> (u32, u64) {
+        (11, 7)
+    }
+
+    fn now(&self) -> Time {
+        Time(1_800_000_000_000_000)
+    }
+
+    fn hash_password(&self, password: String) -> BoxFuture<'static, Result<String, JobError>> {
+        Box::pin(ready(Ok(format!("$argon2id${}", hex(&password)))))
+    }
+
+    fn check_ready_hash(&self, hash: &str) -> Result<(), JobError> {
+        let known = ["$argon2id$", "$5$", "$6$"].iter().any(|prefix| hash.starts_with(prefix));
+        if known { Ok(()) } else { Err(JobError::failed("this is no password hash")) }
+    }
+
+    fn seal(&self, place: &Path, value: &Value) -> Result<SealedSecret, JobError> {
+        let digest = format!("sha256:{}", hex(&format!("{place} {value}")));
+        Ok(SealedSecret { text: format!("sealed {}", hex(&value.to_string())), digest })
+    }
+
+    fn derive(&self, purpose: &str, subject: &str) -> DerivedSecret {
+        let hash = hex(&format!("{purpose} of {subject}"));
+        DerivedSecret { hash, nonce: "nonce".to_owned() }
+    }
+
+    fn revisions(&self, below: Option<u64>, limit: usize) -> Result<Vec<Arc<JobRecord>>, JobError> {
+        let history = self.history.lock().unwrap();
+        let older = history.range(..below.unwrap_or(u64::MAX)).rev();
+        Ok(older.filter_map(|(_, (record, _))| record.clone()).take(limit).collect())
+    }
+
+    fn revision(&self, revision: u64) -> Result<Option<Arc<JobRecord>>, JobError> {
+        let history = self.history.lock().unwrap();
+        Ok(history.get(&revision).and_then(|(record, _)| record.clone()))
+    }
+
+    fn tree_at(&self, revision: u64) -> Result<Tree, JobError> {
+        let history = self.history.lock().unwrap();
+        let kept = history.get(&revision).map(|(_, tree)| tree.clone());
+        kept.ok_or_else(|| JobError::failed("the revision is not kept"))
+    }
+
+    fn node_facts(&self, node: u32) -> Value {
+        json!({"version": "0.1.0", "applied": 100 + node})
+    }
+
+    fn node_state(&self, node: u32) -> &'static str {
+        if node == 13 { "offline" } else { "online" }
+    }
+
+    fn node_booted(&self, node: u32) -> Option<String> {
+        (node == 11).then(|| "2026-11-20T04:05:06.000000Z".to_owned())
+    }
+
+    fn health(&self) -> Value {
+        json!({"ok": true})
+    }
+
+    fn wait_published(&self, node: u32, _: u64, _: u64) -> BoxFuture<'static, bool> {
+        Box::pin(ready(!self.silent.lock().unwrap().contains(&node)))
+    }
+
+    fn check_certificate(&self, offer: &CertificateOffer) -> Result<CheckedCertificate, JobError> {
+        if offer.names != ["127.0.0.11", "127.0.0.12", "127.0.0.13"] {
+            return Err(JobError::Failed(format!("the names are {:?}", offer.names)));
+        }
+        let warnings = vec!["it expires soon".to_owned()];
+        Ok(CheckedCertificate { facts: json!({"subject": "CN=x"}), warnings })
+    }
+
+    fn certificates(&self) -> Value {
+        json!({"clients": {"subject": "CN=x"}})
+    }
+
+    fn verify_history(&self) -> BoxFuture<'static, Result<Value, JobError>> {
+        Box::pin(ready(Ok(json!({"records": 3}))))
+    }
+
+    fn command(&self, wish: CommandWish) -> BoxFuture<'static, Result<CommandRecord, JobError>> {
+        let scripted = self.script.lock().unwrap().get(&wish.key).cloned();
+        let end = scripted.unwrap_or_else(|| Ok(well(&wish)));
+        self.asked.lock().unwrap().push(wish);
+        Box::pin(ready(end))
+    }
+
+    fn progress(&self, percent: u8, _: &str) {
+        assert!(percent <= 100);
+    }
+}
