@@ -2,4 +2,6 @@
 //!
 //! One binary links once and runs side by side; `tidy` fails if a file of tests is forgotten.
 
+#[path = "../e2e/mod.rs"]
+mod e2e;
 mod tidy;
