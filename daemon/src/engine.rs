@@ -58,6 +58,8 @@ pub struct Engine {
     pub history: History,
     /// The history's thread.
     pub history_thread: HistoryHandle,
+    /// What the job files' thread counts.
+    pub job_files: Arc<crate::jobfile::Metrics>,
     /// Processes on this node.
     pub host: Host,
     /// Logins.

@@ -115,7 +115,11 @@ pub fn node(engine: &Engine, node: u32) -> Value {
             "lag_records": lag_records,
             "lag_bytes": lag_bytes,
         },
-        "connections": engine.waiting.count(),
+        "job_files": {
+            "lag_records": engine.job_files.lag.load(Relaxed),
+            "skipped": engine.job_files.skipped.load(Relaxed),
+        },
+        "waiting_calls": engine.waiting.count(),
         "certificates": crate::certificates::facts(engine),
     })
 }

@@ -103,6 +103,8 @@ fn gauges(engine: &Engine) -> Vec<(&'static str, &'static str, u64)> {
     let state = engine.board.state();
     let (free, all) = engine.space.bytes();
     let (history_records, _) = engine.history_thread.lag();
+    let job_files_lag = engine.job_files.lag.load(Ordering::Relaxed);
+    let skipped = engine.job_files.skipped.load(Ordering::Relaxed);
     let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
     vec![
         ("applied_index", "Log index applied here", state.applied),
@@ -118,6 +120,8 @@ fn gauges(engine: &Engine) -> Vec<(&'static str, &'static str, u64)> {
         ("request_ids_dropped_early", "Keys dropped before 24 h", state.requests.dropped_early),
         ("chain_index", "Newest record of the history", state.chain.index),
         ("history_lag_records", "Records not yet written", count(history_records)),
+        ("job_files_lag_records", "Records whose job file is not written", job_files_lag),
+        ("job_files_skipped", "Job files left out because there were newer ones", skipped),
         ("disk_free_bytes", "Free bytes below the data folder", free),
         ("disk_bytes", "All bytes below the data folder", all),
         ("uptime_seconds", "Seconds since the daemon started", engine.started.elapsed().as_secs()),

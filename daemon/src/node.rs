@@ -27,6 +27,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use tiebeam_core::proposal::Body;
 use tokio::net::TcpListener;
@@ -83,7 +84,7 @@ pub enum NodeError {
     NoLeader,
     /// The job files' thread cannot be started.
     #[error("the job files cannot be written")]
-    JobFiles(#[source] jobfile::ProjectionError),
+    JobFiles(#[source] std::io::Error),
 }
 
 /// Runs a node until SIGTERM or Ctrl-C.
@@ -180,8 +181,15 @@ fn start(data: PathBuf, identity: Identity, settings: Settings) -> Result<Parts,
     let policy = policy(&settings);
     let (host, found) = Host::open(&data, program, policy).map_err(NodeError::Host)?;
     tracing::info!(commands = found.len(), "command journal opened");
-    let job_files =
-        jobfile::Projection::spawn(&data, history.history.clone()).map_err(NodeError::JobFiles)?;
+    let in_flight = Arc::new(AtomicU64::new(0));
+    let job_files = jobfile::Projection::spawn(jobfile::Start {
+        folder: data.join("jobs"),
+        history: history.history.clone(),
+        handle: history.handle.clone(),
+        jobs_waiting: in_flight.clone(),
+        limits: jobfile::Limits::default(),
+    })
+    .map_err(NodeError::JobFiles)?;
     let replica = recovered
         .start(&settings, board.clone(), history.handle.clone(), metrics.clone())
         .map_err(NodeError::Replica)?;
@@ -192,10 +200,11 @@ fn start(data: PathBuf, identity: Identity, settings: Settings) -> Result<Parts,
         settings: ArcSwap::from_pointee(settings),
         keys,
         board,
-        proposer: Proposer::new(Box::new(replica.inbox()), node_id),
+        proposer: Proposer::new(Box::new(replica.inbox()), node_id, in_flight),
         role: replica.role(),
         history: history.history.clone(),
         history_thread: history.handle.clone(),
+        job_files: job_files.metrics.clone(),
         host,
         auth,
         flight: Default::default(),

@@ -6,7 +6,7 @@
 //! (ruling 22); it decides nothing.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tiebeam_core::effect::Answer;
 use tiebeam_core::proposal::{Body, Header, Proposal};
@@ -86,18 +86,27 @@ pub struct Proposer {
     node: u32,
     started: Instant,
     last_stamp_us: AtomicU64,
-    last_wall_us: AtomicI64,
+    in_flight: Arc<AtomicU64>,
+}
+
+/// One proposal under way; counted until this is dropped.
+struct InFlight<'a>(&'a AtomicU64);
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Proposer {
-    /// A proposer for this node.
-    pub fn new(inbox: Box<dyn Inbox>, node: u32) -> Proposer {
+    /// A proposer for this node; `in_flight` counts what is under way.
+    pub fn new(inbox: Box<dyn Inbox>, node: u32, in_flight: Arc<AtomicU64>) -> Proposer {
         Proposer {
             inbox,
             node,
             started: Instant::now(),
             last_stamp_us: AtomicU64::new(0),
-            last_wall_us: AtomicI64::new(0),
+            in_flight,
         }
     }
 
@@ -109,13 +118,13 @@ impl Proposer {
 
     /// The wall clock, for display.
     pub fn wall(&self) -> Time {
-        let now = wall_now();
-        self.last_wall_us.store(now.0, Ordering::Relaxed);
-        now
+        wall_now()
     }
 
     /// Proposes `body` and awaits what apply answers.
     pub async fn propose(&self, body: Body) -> Answered {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        let _counted = InFlight(&self.in_flight);
         let proposal = Arc::new(Proposal { header: self.header(), body });
         let (reply, answer) = oneshot::channel();
         let payload = proposal.encode();
