@@ -23,6 +23,9 @@ pub enum ToLog {
 /// of a single client, so that no call waits for it.
 const QUIET: Duration = Duration::from_millis(20);
 
+/// Entries of one write: a bound on its buffer.
+const GATHERED_MAX: usize = 8_192;
+
 /// Appends until the raft thread has gone.
 pub fn run(
     mut log: Log<DataDisk>,
@@ -48,13 +51,44 @@ pub fn run(
             }
         };
         more_to_prepare = true;
-        if !carry_out(&mut log, work, raft) {
-            return;
+        let mut next = Some(work);
+        while let Some(work) = next {
+            let (work, left) = gather(work, queue);
+            if !carry_out(&mut log, work, raft) {
+                return;
+            }
+            next = left;
         }
         let counters = log.counters();
         metrics.log_syncs.store(counters.syncs, Ordering::Relaxed);
         metrics.log_groups.store(counters.groups, Ordering::Relaxed);
     }
+}
+
+/// Groups that queued up while the last one was synced become one: one write, one sync. What does
+/// not follow on is left for the next turn.
+fn gather(first: ToLog, queue: &Receiver<ToLog>) -> (ToLog, Option<ToLog>) {
+    let ToLog::Append(mut group) = first else { return (first, None) };
+    while group.entries.len() < GATHERED_MAX {
+        match queue.try_recv() {
+            Ok(ToLog::Append(next)) if follows(&group, &next) => {
+                group.number = next.number;
+                group.hard_state = next.hard_state.or(group.hard_state);
+                group.must_sync |= next.must_sync;
+                group.entries.extend(next.entries);
+            }
+            Ok(other) => return (ToLog::Append(group), Some(other)),
+            Err(_) => break,
+        }
+    }
+    (ToLog::Append(group), None)
+}
+
+/// Whether `next` only adds to `group`.
+fn follows(group: &Group, next: &Group) -> bool {
+    let first = next.entries.first().map(|entry| entry.index);
+    let last = group.entries.last().map(|entry| entry.index + 1);
+    next.reset.is_none() && (first.is_none() || last.is_none() || first == last)
 }
 
 /// One step towards a spare segment, so that going on in a new one is quick; whether there is more
