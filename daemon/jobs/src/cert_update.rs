@@ -24,9 +24,8 @@ pub(crate) static JOB: Job = Job {
             Param::may("verify_cert", Type::Bool, "false: the chain is not checked; true"),
             Param::may("force", Type::Bool, "true: take it although names are missing; false"),
         ],
-        examples: &[
-            r#"{"key": "-----BEGIN PRIVATE KEY-----\n…", "cert": "-----BEGIN CERTIFICATE-----\n…"}"#,
-        ],
+        examples: &[r#"{"key": "-----BEGIN PRIVATE KEY-----\n…",
+                "cert": "-----BEGIN CERTIFICATE-----\n…"}"#],
         locks: |_| vec![Lock::write("ssl")],
         ..Declaration::MODIFY
     },

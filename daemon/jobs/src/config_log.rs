@@ -137,11 +137,9 @@ fn first_line(state: &State, path: &Path) -> Option<(Option<Time>, Value)> {
     }
     let nodes = state.config.get(&tiebeam_core::path::path(&["nodes"]));
     let time = nodes.and_then(|nodes| nodes.as_map()).and_then(|nodes| {
-        let added = nodes.iter().filter_map(|(_, node)| node.as_map()?.get("added").cloned());
-        let first = added.filter(|leaf| leaf.revision() == 1).find_map(|leaf| {
-            leaf.to_value().as_str().and_then(Time::parse)
-        });
-        first
+        let added = nodes.iter().filter_map(|(_, node)| node.as_map()?.get("added"));
+        let mut first = added.filter(|leaf| leaf.revision() == 1).map(|leaf| leaf.to_value());
+        first.find_map(|value| value.as_str().and_then(Time::parse))
     });
     let line = json!({
         "revision": 1,

@@ -1,6 +1,8 @@
 //! `config_set`: puts a value into the users' own section of the configuration.
 
-use crate::app_section::{conceal_value, expect_revision, only_app, put, refuse_reserved, write_lock};
+use crate::app_section::{
+    conceal_value, expect_revision, only_app, put, refuse_reserved, write_lock,
+};
 use crate::{Job, JobError, Run};
 use serde_json::{Value, json};
 use tiebeam_core::declaration::{Declaration, Param, Type};

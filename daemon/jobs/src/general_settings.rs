@@ -54,7 +54,9 @@ fn changes(params: &Params) -> Result<Vec<(&'static Setting, Value)>, RpcError> 
         }
     }
     if wanted.is_empty() {
-        return Err(invalid("changes", "there is nothing to change").hint("{section: {key: value}}"));
+        return Err(
+            invalid("changes", "there is nothing to change").hint("{section: {key: value}}")
+        );
     }
     Ok(wanted)
 }

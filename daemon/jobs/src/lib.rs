@@ -5,17 +5,60 @@
 //! clock or network; they ask the [`world::World`]. To add a job, write its file and name it in
 //! [`JOBS`]; the tests of this crate check everything else.
 //!
-//! Beside the jobs: `app_section` (writing below `app`), `restore` (what a rollback may bring
-//! back), `nodes` and `batch` (doing something on many nodes), `systemctl`, `users`.
+//! Beside the jobs: `app_section` (writing below `app`), `restore` and `rollback` (what may
+//! come back, and how), `nodes` and `batch` (doing something on many nodes), `systemctl`,
+//! `journal`, `users`.
 
 mod app_section;
 mod batch;
+mod cert_info;
+mod cert_update;
+mod cluster_info;
+mod command_run;
+mod config_blame;
+mod config_delete;
+mod config_diff;
+mod config_get;
+mod config_log;
+mod config_merge;
+mod config_rollback;
+mod config_schema_set;
+mod config_set;
+mod config_wait;
+mod db_list;
 pub mod error;
+mod general_settings;
+mod group_create;
+mod group_delete;
+mod group_info;
+mod group_list;
+mod history_verify;
+mod journal;
+mod lock_list;
+mod lock_release;
+mod log_collect;
+mod node_info;
+mod node_list;
+mod node_state;
 mod nodes;
 mod restore;
+mod right_check;
+mod rollback;
 pub mod run;
+mod service_list;
+mod service_restart;
+mod service_start;
+mod service_state;
+mod service_stop;
+mod settings_list;
 mod systemctl;
+mod user_create;
+mod user_delete;
+mod user_info;
 mod user_init;
+mod user_list;
+mod user_modify;
+mod user_passwd;
 mod users;
 pub mod world;
 
@@ -41,57 +84,49 @@ pub struct Job {
     pub run: JobFn,
 }
 
-macro_rules! jobs {
-    ($($module:ident),* $(,)?) => {
-        $(mod $module;)*
-
-        /// Every job, in the order of names.
-        pub static JOBS: &[&Job] = &[$(&$module::JOB),*];
-    };
-}
-
-jobs! {
-    cert_info,
-    cert_update,
-    cluster_info,
-    command_run,
-    config_blame,
-    config_delete,
-    config_diff,
-    config_get,
-    config_log,
-    config_merge,
-    config_rollback,
-    config_schema_set,
-    config_set,
-    config_wait,
-    db_list,
-    general_settings,
-    group_create,
-    group_delete,
-    group_info,
-    group_list,
-    history_verify,
-    lock_list,
-    lock_release,
-    log_collect,
-    node_info,
-    node_list,
-    node_state,
-    right_check,
-    service_list,
-    service_restart,
-    service_start,
-    service_state,
-    service_stop,
-    settings_list,
-    user_create,
-    user_delete,
-    user_info,
-    user_list,
-    user_modify,
-    user_passwd,
-}
+/// Every job, in the order of names.
+pub static JOBS: &[&Job] = &[
+    &cert_info::JOB,
+    &cert_update::JOB,
+    &cluster_info::JOB,
+    &command_run::JOB,
+    &config_blame::JOB,
+    &config_delete::JOB,
+    &config_diff::JOB,
+    &config_get::JOB,
+    &config_log::JOB,
+    &config_merge::JOB,
+    &config_rollback::JOB,
+    &config_schema_set::JOB,
+    &config_set::JOB,
+    &config_wait::JOB,
+    &db_list::JOB,
+    &general_settings::JOB,
+    &group_create::JOB,
+    &group_delete::JOB,
+    &group_info::JOB,
+    &group_list::JOB,
+    &history_verify::JOB,
+    &lock_list::JOB,
+    &lock_release::JOB,
+    &log_collect::JOB,
+    &node_info::JOB,
+    &node_list::JOB,
+    &node_state::JOB,
+    &right_check::JOB,
+    &service_list::JOB,
+    &service_restart::JOB,
+    &service_start::JOB,
+    &service_state::JOB,
+    &service_stop::JOB,
+    &settings_list::JOB,
+    &user_create::JOB,
+    &user_delete::JOB,
+    &user_info::JOB,
+    &user_list::JOB,
+    &user_modify::JOB,
+    &user_passwd::JOB,
+];
 
 /// The job of this name.
 pub fn find(name: &str) -> Option<&'static Job> {

@@ -37,8 +37,15 @@ async fn service_list(run: Run) -> Result<Value, JobError> {
 }
 
 async fn list_on(run: &Run, node: u32) -> End {
-    let argv =
-        ["systemctl", "list-units", "--type=service", "--all", "--no-legend", "--plain", "--no-pager"];
+    let argv = [
+        "systemctl",
+        "list-units",
+        "--type=service",
+        "--all",
+        "--no-legend",
+        "--plain",
+        "--no-pager",
+    ];
     let listed = run.command(systemctl::wish(run, format!("list-n{node}"), node, &argv)).await;
     let end = End::of(&listed);
     let Some(record) = listed.ok().filter(|record| record.result == "ok") else { return end };

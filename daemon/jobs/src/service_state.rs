@@ -10,9 +10,9 @@ pub(crate) static JOB: Job = Job {
         name: "service_state",
         group: "nodes",
         summary: "Show the state of a service on nodes",
-        description: "Returns `{node: {unit, load, active, sub, pid, exit_status, enabled, since}}` \
-                      as systemd tells it. A service that a node does not know is a failure, with \
-                      the other nodes' states in the output.",
+        description: "Returns `{node: {unit, load, active, sub, pid, exit_status, enabled, \
+                      since}}` as systemd tells it. A service that a node does not know is a \
+                      failure, with the other nodes' states in the output.",
         way: Way::Long,
         params: systemctl::PARAMS,
         examples: &[r#"{"service": "sshd"}"#, r#"{"service": "sshd", "nodes": "rack=a"}"#],

@@ -164,7 +164,7 @@ mod tests {
             ("sshd.service", "sshd.service"),
             ("getty@tty1", "getty@tty1.service"),
             ("fstrim.timer", "fstrim.timer"),
-            ("org.example.thing", "org.example.thing.service"),
+            ("org.example.web", "org.example.web.service"),
         ] {
             assert_eq!(unit(given).as_deref(), Some(expected));
         }

@@ -36,7 +36,7 @@ pub(crate) static JOB: Job = Job {
         ],
         examples: &[
             r#"{"username": "alice", "userid": 1001, "group": "exausers"}"#,
-            r#"{"username": "user_1", "userid": 1002, "group": 500, "password": "a-password-of-yours",
+            r#"{"username": "user_1", "userid": 1002, "group": 500, "password": "your-password",
                 "login_enabled": true, "additional_groups": ["monitor"]}"#,
         ],
         locks: users::write_lock,

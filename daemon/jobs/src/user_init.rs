@@ -28,7 +28,7 @@ pub static USER_INIT: Job = Job {
         groups: &[],
         self_param: Some("name"),
         examples: &[
-            r#"{"name": "alice", "one_time_secret": "Zm9y-once", "password": "a-password-of-yours"}"#,
+            r#"{"name": "alice", "one_time_secret": "Zm9y-once", "password": "your-password"}"#,
         ],
         locks: write_lock,
         precheck: check,

@@ -21,7 +21,7 @@ pub(crate) static JOB: Job = Job {
             Param::may("encode_passwd", Type::Bool, "false: `password` is a ready hash; true"),
         ],
         self_param: Some("username"),
-        examples: &[r#"{"username": "alice", "password": "a-password-of-yours"}"#],
+        examples: &[r#"{"username": "alice", "password": "your-password"}"#],
         locks: users::write_lock,
         precheck: |params| users::check_password(params, "password"),
         ..Declaration::MODIFY

@@ -1,4 +1,4 @@
-//! What the jobs of users and groups have in common: finding them, passwords, and what is shown.
+//! What the jobs of users and groups share: finding them, passwords, and what is shown.
 //!
 //! Password hashes are not in the configuration. So that a new password is a revision, and ends
 //! the user's tokens, each one counts `users/<name>/credential` up.

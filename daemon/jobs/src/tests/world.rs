@@ -12,6 +12,9 @@ use tiebeam_core::{Path, Tree};
 use tiebeam_proto::record::{CommandRecord, JobRecord};
 use tiebeam_proto::time::Time;
 
+/// What is kept of a revision: the record that made it, and the tree.
+type Kept = (Option<Arc<JobRecord>>, Tree);
+
 #[derive(Default)]
 pub(super) struct FakeWorld {
     /// What commands end with, by key; every other one ends well.
@@ -19,7 +22,7 @@ pub(super) struct FakeWorld {
     /// What was asked for, in order.
     asked: Mutex<Vec<CommandWish>>,
     /// Records and trees by revision.
-    pub history: Mutex<BTreeMap<u64, (Option<Arc<JobRecord>>, Tree)>>,
+    pub history: Mutex<BTreeMap<u64, Kept>>,
     /// Nodes that never publish.
     pub silent: Mutex<Vec<u32>>,
 }
