@@ -1,0 +1,317 @@
+//! Rounds of killing: load, SIGKILL at a random moment, start, compare everything.
+//!
+//! A third of the rounds each kill the daemon alone, the daemon with its exec-shims, and the
+//! whole cgroup. Where the daemon was built with crash points, a part of the rounds lets it (or a
+//! shim) die at one of them instead; and in some rounds the daemon is killed a second time while
+//! it starts. SIGKILL keeps the page cache: what is tested is the order of writes and effects,
+//! not the disk; that is what [`super::power`] is for.
+
+use super::ledger::{Ledger, Tally};
+use super::load::{Call, Seen, Writer};
+use super::subject::{self, Started, Subject};
+use super::{Dice, Failure, Options, Spread, block_on};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Writers at once.
+const WRITERS: u64 = 4;
+/// Rounds between two verifications of the whole chain.
+const VERIFY_EVERY: u32 = 100;
+/// One round of so many uses a crash point, where there are any.
+const CRASH_POINT_EVERY: u64 = 5;
+/// One round of so many kills the daemon again while it starts.
+const TWICE_EVERY: u64 = 8;
+/// How long a round waits for a crash point that may never be reached.
+const CRASH_WAIT: Duration = Duration::from_millis(300);
+
+/// The daemon's crash points that a round reaches, with how often they are passed in a round at
+/// most: the round dies at one of these passes.
+const DAEMON_POINTS: [(&str, u64); 7] = [
+    ("log.write.before", 60),
+    ("log.write.after", 60),
+    ("log.sync.before", 60),
+    ("log.sync.after", 60),
+    ("command.intent", 4),
+    ("command.spawned", 4),
+    ("command.ordered", 4),
+];
+/// How many of them are passed without commands.
+const LOG_POINTS: usize = 4;
+/// The crash points of a shim; each shim passes each once.
+const SHIM_POINTS: [&str; 4] = ["shim.running", "shim.spawned", "shim.ending", "shim.ended"];
+
+/// Who dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Victim {
+    /// The daemon.
+    Daemon,
+    /// The daemon and its exec-shims.
+    Shims,
+    /// The whole cgroup: the programs of commands, too.
+    All,
+}
+
+impl Victim {
+    fn of(round: u32) -> Victim {
+        [Victim::Daemon, Victim::Shims, Victim::All][round as usize % 3]
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Victim::Daemon => "the daemon",
+            Victim::Shims => "daemon and shims",
+            Victim::All => "the whole cgroup",
+        }
+    }
+}
+
+/// What the rounds found.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// The seed.
+    pub seed: u64,
+    /// Rounds that were made.
+    pub rounds: u32,
+    /// Rounds by who died, with their counts.
+    pub by_victim: BTreeMap<&'static str, (u32, Tally)>,
+    /// Rounds by crash point.
+    pub by_point: BTreeMap<String, u32>,
+    /// Rounds in which the daemon was killed again while it started.
+    pub twice: u32,
+    /// From start to the first answer of a logged-in user.
+    pub start: Spread,
+    /// Jobs that were compared once more at the end.
+    pub compared: usize,
+    /// How the whole cgroup was killed.
+    pub killing: &'static str,
+    /// The whole time.
+    pub took: Duration,
+    /// Everything that is wrong; empty if nothing is.
+    pub findings: Vec<String>,
+}
+
+impl Report {
+    /// Prints the table and the findings.
+    pub fn print(&self) {
+        println!(
+            "{} rounds of kill -9, seed {}, {:.1} s ({:.2} s a round); cgroup: {}",
+            self.rounds,
+            self.seed,
+            self.took.as_secs_f64(),
+            self.took.as_secs_f64() / f64::from(self.rounds.max(1)),
+            self.killing,
+        );
+        println!("killed | rounds | acknowledged | sent again | of these had run | jobs | commands by result code | in doubt that ran");
+        for (name, (rounds, tally)) in &self.by_victim {
+            println!(
+                "{name} | {rounds} | {} | {} | {} | {} | {:?} | {}",
+                tally.acknowledged,
+                tally.sent_again,
+                tally.had_run,
+                tally.jobs,
+                tally.commands,
+                tally.doubtful_ran
+            );
+        }
+        println!("crash points: {:?}; killed again while starting: {}", self.by_point, self.twice);
+        println!("start to first answer: {}", self.start);
+        println!("jobs compared again at the end: {}", self.compared);
+        print_findings(&self.findings);
+    }
+}
+
+/// Prints what is wrong.
+pub(super) fn print_findings(findings: &[String]) {
+    println!("{} findings", findings.len());
+    for finding in findings {
+        println!("  {finding}");
+    }
+}
+
+/// Makes the rounds and prints the table.
+///
+/// # Errors
+/// The rounds cannot be made; what they find is in the report.
+pub fn kill_rounds(options: &Options) -> Result<Report, Failure> {
+    let report = block_on(Rounds::run(options))?;
+    report.print();
+    Ok(report)
+}
+
+struct Rounds<'a> {
+    options: &'a Options,
+    subject: Subject,
+    ledger: Ledger,
+    dice: Dice,
+    points: bool,
+    report: Report,
+}
+
+impl<'a> Rounds<'a> {
+    async fn run(options: &'a Options) -> Result<Report, Failure> {
+        let begun = Instant::now();
+        let mut subject = Subject::new("kill", options)?;
+        subject.init()?;
+        first_answer(&mut subject).await?;
+        let ledger = Ledger::open(&subject.rpc()?, subject.marks.clone()).await?;
+        let points = subject::has_crash_points(&subject::program(options)?);
+        let report =
+            Report { seed: options.seed, killing: subject.killing(), ..Report::default() };
+        let dice = Dice::new(options.seed);
+        let mut rounds = Rounds { options, subject, ledger, dice, points, report };
+        for round in 0..options.rounds {
+            let ended = rounds.round(round).await;
+            rounds.report.rounds = round + 1;
+            if ended.is_err() || !rounds.ledger.findings.is_empty() {
+                rounds.subject.keep();
+            }
+            ended.map_err(|error| {
+                let words = rounds.subject.last_words(20);
+                let found = rounds.ledger.findings.join("\n");
+                format!("round {round}, seed {}: {error}\n{found}\n{words}", options.seed)
+            })?;
+            if !rounds.ledger.findings.is_empty() {
+                break;
+            }
+        }
+        rounds.finish().await?;
+        rounds.report.took = begun.elapsed();
+        Ok(rounds.report)
+    }
+
+    async fn round(&mut self, round: u32) -> Result<(), Failure> {
+        let victim = Victim::of(round);
+        let before = std::mem::take(&mut self.ledger.tally);
+        let calls = self.load_and_kill(round, victim).await?;
+        if self.dice.below(TWICE_EVERY) == 0 {
+            self.subject.launch(None)?;
+            tokio::time::sleep(self.dice.millis(1, 120)).await;
+            self.subject.kill()?;
+            self.report.twice += 1;
+        }
+        let after = first_answer(&mut self.subject).await?;
+        self.report.start.add(after);
+        let settling = Instant::now();
+        self.ledger.settle(&self.subject.rpc()?, calls).await?;
+        let tally = std::mem::replace(&mut self.ledger.tally, before);
+        if self.options.loud {
+            println!(
+                "round {round}: {}; {} acknowledged, {} again; settled in {:?}",
+                victim.name(),
+                tally.acknowledged,
+                tally.sent_again,
+                settling.elapsed()
+            );
+        }
+        let (rounds, sum) = self.report.by_victim.entry(victim.name()).or_default();
+        *rounds += 1;
+        sum.add(&tally);
+        Ok(())
+    }
+
+    /// One round's load, and its end.
+    async fn load_and_kill(&mut self, round: u32, victim: Victim) -> Result<Vec<Call>, Failure> {
+        let commands = victim == Victim::Shims || (round / 3).is_multiple_of(3);
+        let point = self.arm(commands).await?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut writings = Vec::new();
+        for number in 0..WRITERS {
+            let writer = Writer {
+                number,
+                round: format!("r{round}"),
+                user: self.ledger.users.get(&number).copied().unwrap_or(false),
+                marks: commands.then(|| self.subject.marks.clone()),
+                dice: Dice::new(self.dice.bits()),
+            };
+            writings.push(writer.spawn(self.subject.rpc()?, stop.clone()));
+        }
+        tokio::time::sleep(self.dice.millis(10, 260)).await;
+        if let Some(point) = point {
+            self.wait_for_crash(point).await?;
+        }
+        match victim {
+            Victim::Daemon => self.subject.kill()?,
+            Victim::Shims => self.subject.kill_with_shims()?,
+            Victim::All => self.subject.kill_all()?,
+        }
+        stop.store(true, Ordering::Relaxed);
+        let mut calls = Vec::new();
+        for writing in writings {
+            calls.extend(writing.await?);
+        }
+        if round % VERIFY_EVERY == VERIFY_EVERY - 1 {
+            calls.push(verification(round));
+        }
+        Ok(calls)
+    }
+
+    /// In some rounds: starts the daemon once more, with a crash point in its environment.
+    async fn arm(&mut self, commands: bool) -> Result<Option<String>, Failure> {
+        if !self.points || self.dice.below(CRASH_POINT_EVERY) != 0 {
+            return Ok(None);
+        }
+        let known = if commands { DAEMON_POINTS.len() + SHIM_POINTS.len() } else { LOG_POINTS };
+        let at = self.dice.below(known as u64) as usize;
+        let point = match DAEMON_POINTS.get(at) {
+            Some((point, passes)) => format!("{point}@{}", 1 + self.dice.below(*passes)),
+            None => SHIM_POINTS[at - DAEMON_POINTS.len()].to_owned(),
+        };
+        self.subject.kill()?;
+        let begun = Instant::now();
+        self.subject.launch(Some(&point))?;
+        // It may die at its point before it answers: then the writers find nobody.
+        self.subject.wait_for_answer(begun).await?;
+        Ok(Some(point))
+    }
+
+    /// Waits a little for the daemon to die at its point; what dies of a shim's is the shim.
+    async fn wait_for_crash(&mut self, point: String) -> Result<(), Failure> {
+        let begun = Instant::now();
+        let is_daemons = !point.starts_with("shim.");
+        while is_daemons && begun.elapsed() < CRASH_WAIT && self.subject.runs()? {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        let reached = !is_daemons || !self.subject.runs()?;
+        let name = point.split('@').next().unwrap_or_default();
+        let name = if reached { name.to_owned() } else { format!("{name} (not reached)") };
+        *self.report.by_point.entry(name).or_default() += 1;
+        Ok(())
+    }
+
+    async fn finish(&mut self) -> Result<(), Failure> {
+        let rpc = self.subject.rpc()?;
+        let mut calls = vec![verification(self.report.rounds)];
+        if self.ledger.findings.is_empty() {
+            self.report.compared = self.ledger.compare_all(&rpc).await?;
+            self.ledger.settle(&rpc, std::mem::take(&mut calls)).await?;
+        }
+        self.subject.kill_all()?;
+        let (sound, text) = self.subject.check()?;
+        if !sound {
+            self.ledger.findings.push(format!("tiebeamd check: {text}"));
+            self.subject.keep();
+        }
+        self.report.findings = std::mem::take(&mut self.ledger.findings);
+        Ok(())
+    }
+}
+
+/// The verification of the whole chain, as one more call that has no answer yet.
+pub(super) fn verification(round: u32) -> Call {
+    let key = format!("verify-{round}");
+    Call { key, job: "history_verify", params: json!({}), seen: Seen::Nothing }
+}
+
+/// Starts the daemon; it must answer.
+pub(super) async fn first_answer(subject: &mut Subject) -> Result<Duration, Failure> {
+    match subject.start().await? {
+        Started::Answers(after) => Ok(after),
+        Started::Ended(status) => {
+            subject.keep();
+            Err(format!("the daemon did not start ({status}): {}", subject.last_words(20)).into())
+        }
+    }
+}
