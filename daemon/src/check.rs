@@ -6,6 +6,7 @@ use crate::history::{HistoryError, verify_segments};
 use crate::hygiene::{self, HygieneError};
 use crate::identity::{Identity, IdentityError};
 use std::path::Path;
+use tiebeam_core::state::Chain;
 use tiebeam_proto::{canonical::hex, chain};
 use tiebeam_replica::log::{self, FindingKind, LogError};
 use tiebeam_replica::recovery::{LOG_FOLDER, SNAPSHOT_FOLDER};
@@ -40,25 +41,27 @@ pub fn check(data: &Path) -> Result<bool, CheckError> {
     let identity = Identity::read(data).map_err(CheckError::Identity)?;
     let _lock = hygiene::take_folder(data).map_err(CheckError::Folder)?;
     println!("node {} ({}) of cluster {}", identity.node_id, identity.name, identity.cluster_id);
-    let snapshots = check_snapshots(data)?;
+    let (snapshots, chain) = check_snapshots(data)?;
     let log = check_log(data)?;
-    let history = check_history(data)?;
+    let history = check_history(data, chain)?;
     let sound = snapshots && log && history;
     println!("{}", if sound { "everything is sound" } else { "something is wrong: see above" });
     Ok(sound)
 }
 
-fn check_snapshots(data: &Path) -> Result<bool, CheckError> {
+/// Whether the snapshots are sound, and the chain as the newest whole one has it.
+fn check_snapshots(data: &Path) -> Result<(bool, Option<Chain>), CheckError> {
     let mut disk = DataDisk::new(data);
     let mut sound = true;
     let names = disk.list(SNAPSHOT_FOLDER).unwrap_or_default();
-    let mut states = 0;
+    let mut newest: Option<Chain> = None;
     for name in names.iter().filter(|name| !name.ends_with(".tmp")) {
         let path = format!("{SNAPSHOT_FOLDER}/{name}");
         match snapshot::read(&mut disk, &path) {
             Ok(snapshot) => match tiebeam_core::snapshot::decode(&snapshot.body) {
                 Ok(state) => {
-                    states += 1;
+                    let chain = state.chain;
+                    newest = newest.filter(|other| other.index > chain.index).or(Some(chain));
                     println!(
                         "snapshot {path}: sound; index {}, revision {}, root sha256:{}, chain {} {}",
                         state.applied,
@@ -80,11 +83,11 @@ fn check_snapshots(data: &Path) -> Result<bool, CheckError> {
             Err(error) => return Err(CheckError::Snapshots(error)),
         }
     }
-    if states == 0 {
+    if newest.is_none() {
         sound = false;
         println!("snapshots: WRONG: there is no readable one");
     }
-    Ok(sound)
+    Ok((sound, newest))
 }
 
 fn check_log(data: &Path) -> Result<bool, CheckError> {
@@ -103,8 +106,13 @@ fn check_log(data: &Path) -> Result<bool, CheckError> {
     Ok(sound)
 }
 
-fn check_history(data: &Path) -> Result<bool, CheckError> {
-    let report = verify_segments(&data.join("history"), None).map_err(CheckError::History)?;
+/// A snapshot is written only when the history is durable up to it: `chain` says what must be
+/// there.
+fn check_history(data: &Path, chain: Option<Chain>) -> Result<bool, CheckError> {
+    let mut report = verify_segments(&data.join("history"), None).map_err(CheckError::History)?;
+    if let Some(chain) = chain {
+        report.require(chain.floor_index, chain.index.max(report.to));
+    }
     for problem in &report.problems {
         println!("history {}: WRONG: {}", problem.path.display(), problem.what);
     }

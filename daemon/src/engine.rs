@@ -86,6 +86,11 @@ pub struct Engine {
     pub started: std::time::Instant,
 }
 
+/// The history of this node is damaged or has a gap where the answer would be (ruling 16).
+#[derive(Debug, thiserror::Error)]
+#[error("this node's history cannot be read here; history_verify and `tiebeamd check` say where")]
+pub struct Unreadable;
+
 impl Engine {
     /// Whether this node is the master and has applied the first entry of its term (ruling 34).
     pub fn is_master(&self) -> bool {
@@ -103,25 +108,41 @@ impl Engine {
         Ok(self.board.state())
     }
 
-    /// The record of a job, live or archived, and whether it reached its last stage.
-    pub fn job(&self, id: &str) -> Option<(Arc<JobRecord>, bool)> {
+    /// The record of a job, live or archived, and whether it reached its last stage; `None` if
+    /// there is no such job.
+    ///
+    /// # Errors
+    /// The history cannot tell whether there is one.
+    pub fn job(&self, id: &str) -> Result<Option<(Arc<JobRecord>, bool)>, Unreadable> {
         let state = self.board.state();
         if let Some(job) = state.live_job(id) {
-            return Some((Arc::new(job.record.clone()), job.has_ended()));
+            return Ok(Some((Arc::new(job.record.clone()), job.has_ended())));
         }
-        self.archived_job(id).map(|record| (record, true))
+        Ok(self.archived_job(id)?.map(|record| (record, true)))
     }
 
-    /// The record of an archived job.
-    pub fn archived_job(&self, id: &str) -> Option<Arc<JobRecord>> {
-        tiebeam_core::job::parse_job_id(id)?;
-        match self.history.job(id) {
-            Ok(Some(archived)) => serde_json::from_slice(&archived.canonical).ok().map(Arc::new),
-            Ok(None) => None,
-            Err(error) => {
-                tracing::error!(job = id, error = %crate::report::chain(&error), "history");
-                None
+    /// The record of an archived job; `None` if there is no such job.
+    ///
+    /// # Errors
+    /// The history cannot tell whether there is one.
+    pub fn archived_job(&self, id: &str) -> Result<Option<Arc<JobRecord>>, Unreadable> {
+        if tiebeam_core::job::parse_job_id(id).is_none() {
+            return Ok(None);
+        }
+        let found = self.history.job(id).map_err(|error| {
+            tracing::error!(job = id, error = %crate::report::chain(&error), "history");
+            Unreadable
+        })?;
+        match found {
+            Some(archived) => {
+                let record = serde_json::from_slice(&archived.canonical);
+                record.map(|record| Some(Arc::new(record))).map_err(|_| Unreadable)
             }
+            // What lies in a gap is not known here; that is not the same as never having been.
+            None if self.history.gaps(self.board.state().chain.floor_index.max(1)).is_empty() => {
+                Ok(None)
+            }
+            None => Err(Unreadable),
         }
     }
 }

@@ -147,10 +147,11 @@ pub fn health(engine: &Engine) -> Value {
 /// The history cannot be read at all.
 pub fn verify_history(engine: &Engine) -> Result<Value, JobError> {
     let chain = engine.board.state().chain;
-    let report = engine.history.verify().map_err(|error| {
+    let mut report = engine.history.verify().map_err(|error| {
         tracing::error!(error = %crate::report::chain(&error), "cannot verify the history");
         JobError::failed("the history cannot be read; the daemon's log has the reason")
     })?;
+    report.require(chain.floor_index, report.to);
     let problems: Vec<Value> = report
         .problems
         .iter()

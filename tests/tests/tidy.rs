@@ -68,7 +68,7 @@ const EMPTY_WORDS: [&str; 9] =
 const EMPTY_NAMES: [&str; 6] = ["base", "data", "info", "server", "task", "thing"];
 
 /// What a job's file declares, and the file that lists all of them.
-const JOB_DECLARATION: &str = "pub static JOB:";
+const JOB_DECLARATION: &str = "static JOB:";
 const JOB_REGISTRY: &str = "daemon/jobs/src/lib.rs";
 
 fn assert_none(what: &str, found: Vec<String>) {

@@ -29,12 +29,8 @@ fn walk(at: &Path, old: Option<&Arc<Node>>, new: Option<&Arc<Node>>, out: &mut V
         (Some(old), None) => out.push(line(ChangeOp::Remove, Some(old), None)),
         (Some(old), Some(new)) => match (&**old, &**new) {
             (Node::Map(before), Node::Map(after)) => {
-                let mut names: Vec<_> = before.iter().map(|(name, _)| name.clone()).collect();
-                names.extend(after.iter().map(|(name, _)| name.clone()));
-                names.sort();
-                names.dedup();
-                for name in names {
-                    walk(&at.child(&name), before.get(&name), after.get(&name), out);
+                for (name, old, new) in before.differences(after) {
+                    walk(&at.child(&name), old.as_ref(), new.as_ref(), out);
                 }
             }
             _ => out.push(line(ChangeOp::Replace, Some(old), Some(new))),

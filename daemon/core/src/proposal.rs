@@ -312,7 +312,7 @@ macro_rules! bodies {
 
 bodies! {
     /// A job for the queue.
-    Submit(Submission) = 1,
+    Submit(Box<Submission>) = 1,
     /// A job that is done in this entry.
     RunOnce(Box<RunOnce>) = 2,
     /// The scheduler takes a waiting job's locks, or declines it.

@@ -11,6 +11,7 @@
 
 use crate::path::Path;
 use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -29,8 +30,8 @@ pub type Hash = [u8; 32];
 /// A name in a map.
 pub type Name = Arc<str>;
 
-/// One node of the tree.
-#[derive(Clone, Debug, PartialEq)]
+/// One node of the tree. Two are equal if content and last change are.
+#[derive(Clone, Debug)]
 pub enum Node {
     /// A map.
     Map(MapNode),
@@ -65,10 +66,16 @@ enum Children {
     Wide { buckets: OrdMap<u8, Bucket>, count: usize },
 }
 
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 struct Bucket {
     children: OrdMap<Name, Arc<Node>>,
     hash: Hash,
+}
+
+impl PartialEq for Bucket {
+    fn eq(&self, other: &Bucket) -> bool {
+        self.hash == other.hash
+    }
 }
 
 /// Why a change of the tree is refused.
@@ -96,6 +103,15 @@ pub enum TreeError {
     #[error("the value at {0} uses the reserved name `$sealed`")]
     Reserved(Path),
 }
+
+impl PartialEq for Node {
+    fn eq(&self, other: &Node) -> bool {
+        self.hash() == other.hash() && self.revision() == other.revision()
+    }
+}
+
+/// A child that differs between two maps: its name, and what it is in each.
+pub type Difference = (Name, Option<Arc<Node>>, Option<Arc<Node>>);
 
 impl Node {
     /// The hash of the content.
@@ -182,6 +198,33 @@ impl MapNode {
                 Box::new(all.into_iter())
             }
         }
+    }
+
+    /// The children that are not the same in `other`, by name. What the two maps share is not
+    /// looked at.
+    pub fn differences(&self, other: &MapNode) -> Vec<Difference> {
+        let mut found = Vec::new();
+        match (&self.children, &other.children) {
+            (Children::Narrow(old), Children::Narrow(new)) => differences(old, new, &mut found),
+            (Children::Wide { buckets: old, .. }, Children::Wide { buckets: new, .. }) => {
+                let empty = OrdMap::new();
+                for item in old.diff(new) {
+                    match item {
+                        DiffItem::Add(_, new) => differences(&empty, &new.children, &mut found),
+                        DiffItem::Remove(_, old) => differences(&old.children, &empty, &mut found),
+                        DiffItem::Update { old: (_, old), new: (_, new) } => {
+                            differences(&old.children, &new.children, &mut found);
+                        }
+                    }
+                }
+            }
+            _ => {
+                let all = |map: &MapNode| map.iter().map(|(n, c)| (n.clone(), c.clone())).collect();
+                differences(&all(self), &all(other), &mut found);
+            }
+        }
+        found.sort_by(|a, b| a.0.cmp(&b.0));
+        found
     }
 
     /// The child of this name.
@@ -274,6 +317,20 @@ impl Children {
             }
         }
     }
+}
+
+fn differences(
+    old: &OrdMap<Name, Arc<Node>>,
+    new: &OrdMap<Name, Arc<Node>>,
+    found: &mut Vec<Difference>,
+) {
+    found.extend(old.diff(new).map(|item| match item {
+        DiffItem::Add(name, new) => (name.clone(), None, Some(new.clone())),
+        DiffItem::Remove(name, old) => (name.clone(), Some(old.clone()), None),
+        DiffItem::Update { old: (name, old), new: (_, new) } => {
+            (name.clone(), Some(old.clone()), Some(new.clone()))
+        }
+    }));
 }
 
 fn edit(

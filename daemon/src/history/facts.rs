@@ -162,6 +162,14 @@ impl Facts {
         }
     }
 
+    /// The job that this is the record of, or adds to.
+    pub fn about(&self) -> Option<JobId> {
+        match self.subject {
+            Subject::Job(id) | Subject::Addendum(id) => Some(id),
+            Subject::Audit | Subject::Other => None,
+        }
+    }
+
     /// The job's last stage; `None` for what is no job.
     pub fn stage(&self) -> Option<Stage> {
         let stage = if self.committed { Stage::Committed } else { Stage::Finished };

@@ -87,20 +87,36 @@ pub(crate) fn job(index: u64) -> Value {
     let time = |us: i64| Time(MORNING_US + index as i64 * 1_000_000 + us);
     let changes = index.is_multiple_of(3);
     let name = ["config_get", "user_list", "config_set"][(index % 3) as usize];
+    let outcome = if index.is_multiple_of(7) { "failed" } else { "ok" };
+    let headers = json!({"host": "10.10.10.11:20003", "authorization": "Basic admin"});
+    let cipher = "TLS_AES_256_GCM_SHA384";
     let mut record = json!({
-        "format": 1, "job": format!("11.{index}"), "outcome": if index.is_multiple_of(7) { "failed" } else { "ok" },
-        "name": if changes { "config_set" } else { name }, "kind": if changes { "modify" } else { "read" },
-        "user": if index.is_multiple_of(2) { "admin" } else { "alice" }, "mode": "immediate",
-        "parameters": {"path": format!("app/p{index}"), "value": noise(index, 2), "note": noise(index, 3)},
-        "request": {"protocol": "json-rpc", "path": "/", "peer": format!("10.10.10.7:{}", 1024 + index % 60000),
-            "tls": {"version": "TLSv1.3", "cipher": "TLS_AES_256_GCM_SHA384", "client_certificate": null},
-            "user_agent": "tiebeam-python/0.1", "bytes": 320,
-            "headers": {"host": "10.10.10.11:20003", "authorization": "Basic admin"},
-            "request_id": &noise(index, 1)[7..39]},
-        "scheduling": {"master": 11, "term": 7, "locks": [format!("write app/p{index}")],
-            "base_revision": index / 3, "waited_us": 13},
-        "stages": {"submitted": time(0), "scheduled": time(90), "executed": time(100), "finished": time(400)},
-        "commands": [], "result": {"result_code": 0},
+        "format": 1,
+        "job": format!("11.{index}"),
+        "outcome": outcome,
+        "name": if changes { "config_set" } else { name },
+        "kind": if changes { "modify" } else { "read" },
+        "user": if index.is_multiple_of(2) { "admin" } else { "alice" },
+        "mode": "immediate",
+        "parameters": {
+            "path": format!("app/p{index}"), "value": noise(index, 2), "note": noise(index, 3),
+        },
+        "request": {
+            "protocol": "json-rpc", "path": "/", "headers": headers, "bytes": 320,
+            "peer": format!("10.10.10.7:{}", 1024 + index % 60000),
+            "tls": {"version": "TLSv1.3", "cipher": cipher, "client_certificate": null},
+            "user_agent": "tiebeam-python/0.1", "request_id": &noise(index, 1)[7..39],
+        },
+        "scheduling": {
+            "master": 11, "term": 7, "locks": [format!("write app/p{index}")],
+            "base_revision": index / 3, "waited_us": 13,
+        },
+        "stages": {
+            "submitted": time(0), "scheduled": time(90), "executed": time(100),
+            "finished": time(400),
+        },
+        "commands": [],
+        "result": {"result_code": 0},
     });
     if changes {
         record["stages"]["committed"] = json!(time(900));

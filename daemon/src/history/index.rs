@@ -19,6 +19,8 @@
 
 use super::facts::JobId;
 use std::collections::BTreeMap;
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -34,8 +36,8 @@ pub enum IndexError {
     /// The engine panicked; its files are not to be trusted any more.
     #[error("the engine panicked")]
     Panicked,
-    /// Its file could not be synced.
-    #[error("cannot sync {}", .0.display())]
+    /// Its folder could not be made, or its file not be synced.
+    #[error("cannot make or sync {}", .0.display())]
     Sync(PathBuf, #[source] std::io::Error),
     /// A row is not what was written.
     #[error("a row is not what was written")]
@@ -103,6 +105,8 @@ impl SledIndex {
     /// [`IndexError::Panicked`] if sled cannot live with its files, else sled's or the operating
     /// system's error.
     pub fn open(folder: &Path) -> Result<SledIndex, IndexError> {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        made.map_err(|error| IndexError::Sync(folder.to_owned(), error))?;
         let db = shield(|| {
             sled::Config::default()
                 .path(folder)

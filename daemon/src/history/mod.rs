@@ -48,7 +48,7 @@ mod verify;
 pub mod verify_folder;
 
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 #[cfg(test)]
 mod tests;
 

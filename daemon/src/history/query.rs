@@ -19,6 +19,7 @@ use super::sealed::Section;
 use super::thread::Metrics;
 use super::verify::{Report, verify_segments};
 use serde::Deserialize;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock};
 use tiebeam_proto::record::Archived;
@@ -259,6 +260,11 @@ impl History {
         let next = segments.iter().map(|segment| segment.first).find(|first| *first >= index);
         let pending = self.shared.queue.oldest_from(index);
         next.into_iter().chain(pending).min().unwrap_or(u64::MAX)
+    }
+
+    /// Where the segments are.
+    pub fn folder(&self) -> &Path {
+        &self.shared.library.folder
     }
 
     /// The newest record that was handed over; 0 if there is none.

@@ -251,11 +251,7 @@ impl History {
         let asked = walk.filter.job.as_deref().and_then(JobId::parse);
         for record in records {
             let facts = Facts::of(&record.canonical);
-            let about = match facts.subject {
-                Subject::Job(id) | Subject::Addendum(id) => Some(id),
-                Subject::Audit | Subject::Other => None,
-            };
-            if (asked.is_none() || asked == about)
+            if (asked.is_none() || asked == facts.about())
                 && walk.look(record.link.index, &facts).is_break()
             {
                 return Ok(ControlFlow::Break(()));

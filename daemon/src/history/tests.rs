@@ -1,14 +1,14 @@
 //! Tests of the history as a whole: what a crash, a flipped bit or a lost folder leaves.
 
-use super::fixture::{Folder, MORNING_US, Maker};
+mod search;
+mod speed;
+
+use super::fixture::{Folder, Maker};
 use super::*;
-use serde_json::Value;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tiebeam_proto::chain::Head;
 use tiebeam_proto::record::Archived;
-use tiebeam_proto::time::Time;
-use tiebeam_proto::{Outcome, Stage};
 
 /// Small segments, so that a few hundred records fill several.
 fn start(folder: &Folder, expected: Option<Head>) -> Start {
@@ -35,10 +35,21 @@ fn settle(thread: &HistoryThread) {
     }
 }
 
+/// A history of several sealed segments and a growing one.
 fn written(count: usize) -> (Folder, Vec<Archived>) {
+    written_in(count, 9_000)
+}
+
+/// A history of one growing segment.
+fn growing(count: usize) -> (Folder, Vec<Archived>) {
+    written_in(count, 1 << 20)
+}
+
+fn written_in(count: usize, segment_bytes: u64) -> (Folder, Vec<Archived>) {
     let folder = Folder::new();
     let records = Maker::new().jobs(count);
-    let thread = spawn(&folder);
+    let thread = Start { segment_bytes, ..start(&folder, None) };
+    let thread = HistoryThread::spawn(&thread).unwrap();
     archive(&thread, &records);
     settle(&thread);
     thread.stop().unwrap();
@@ -109,6 +120,17 @@ fn a_record_is_found_from_the_moment_it_is_handed_over() {
     all_here(&thread.history, &records);
     let report = thread.history.verify().unwrap();
     assert_eq!((report.records, report.to, report.problem_count), (800, 800, 0));
+    // Rows of sealed segments leave the hot index.
+    let boundary = thread.history.shared.library.segments().last().unwrap().first;
+    let oldest = || {
+        let (from, to) = (index::outline_key(0), index::outline_key(u64::MAX));
+        let row = thread.history.on_index(|index| index.scan(&from, &to, false, 1)).unwrap().pop();
+        row.map_or(u64::MAX, |(key, _)| index::last_number(&key).unwrap())
+    };
+    while oldest() < boundary {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    all_here(&thread.history, &records);
     assert!(thread.history.record(801).unwrap().is_none());
     assert!(
         thread.history.job("11.801").unwrap().is_none()
@@ -122,7 +144,7 @@ fn a_record_is_found_from_the_moment_it_is_handed_over() {
 #[test]
 fn a_torn_tail_is_cut_and_comes_again_with_the_replay() {
     for damage in [-1i64, -60, -400] {
-        let (folder, records) = written(110);
+        let (folder, records) = growing(110);
         let last = segment_files(&folder, "seg").pop().unwrap();
         let length = std::fs::metadata(&last).unwrap().len();
         let file = std::fs::OpenOptions::new().write(true).open(&last).unwrap();
@@ -144,7 +166,7 @@ fn a_torn_tail_is_cut_and_comes_again_with_the_replay() {
 #[test]
 fn a_flipped_bit_is_never_silently_dropped() {
     // In the last block: a torn tail, by all that the file can tell; State's head tells more.
-    let (folder, records) = written(140);
+    let (folder, records) = growing(140);
     let last = segment_files(&folder, "seg").pop().unwrap();
     flip(&last, -20);
     let head = Head {
@@ -157,7 +179,7 @@ fn a_flipped_bit_is_never_silently_dropped() {
     drop(thread);
 
     // In a block of the growing segment that was synced: damage, and the history does not open.
-    let (folder, _) = written(140);
+    let (folder, _) = growing(140);
     let last = segment_files(&folder, "seg").pop().unwrap();
     flip(&last, 100);
     match HistoryThread::spawn(&start(&folder, None)) {
@@ -202,7 +224,7 @@ fn blocks_that_were_never_synced_may_be_lost_in_any_order() {
 
 #[test]
 fn a_lost_or_broken_hot_index_is_made_again() {
-    let (folder, records) = written(110);
+    let (folder, records) = written(400);
     let index = folder.path().join("index");
     std::fs::remove_dir_all(&index).unwrap();
     let thread = spawn(&folder);
@@ -229,8 +251,8 @@ fn a_lost_or_broken_hot_index_is_made_again() {
         std::fs::remove_file(path).unwrap();
     }
     let thread = spawn(&folder);
-    assert!(thread.opened.index_rebuilt.as_deref().is_some_and(|reason| reason.contains("110")));
-    assert!(thread.history.job("11.110").unwrap().is_none());
+    assert!(thread.opened.index_rebuilt.as_deref().is_some_and(|reason| reason.contains("400")));
+    assert!(thread.history.job("11.400").unwrap().is_none());
     archive(&thread, &records);
     all_here(&thread.history, &records);
     thread.stop().unwrap();
@@ -322,158 +344,6 @@ fn the_history_is_brought_to_state_s_head() {
 }
 
 #[test]
-fn pages_stay_where_they_are_while_records_arrive() {
-    let folder = Folder::new();
-    let (mut maker, thread) = (Maker::new(), spawn(&folder));
-    archive(&thread, &maker.jobs(300));
-    let filter = Filter { user: Some("alice".into()), ..Filter::default() };
-    let (mut found, mut cursor) = (Vec::new(), None);
-    loop {
-        let page = thread.history.search(&filter, None, cursor.as_deref(), 17).unwrap();
-        found.extend(indices(&page));
-        archive(&thread, &maker.jobs(31));
-        if page.cursor.is_none() {
-            break;
-        }
-        cursor = page.cursor;
-    }
-    let expected: Vec<u64> = (1..=300).rev().filter(|index| index % 2 == 1).collect();
-    assert_eq!(found, expected);
-    for wrong in ["", "h", "x7", "h-1"] {
-        let page = thread.history.search(&filter, None, Some(wrong), 17);
-        assert!(matches!(page, Err(HistoryError::BadFilter { field: "cursor", .. })), "{wrong}");
-    }
-    thread.stop().unwrap();
-}
-
-/// What a search should give, by looking at every summary.
-fn naive(all: &[Value], keep: impl Fn(&Value) -> bool) -> Vec<u64> {
-    all.iter().filter(|s| keep(s)).map(|s| s["index"].as_u64().unwrap()).collect()
-}
-
-#[test]
-fn filters_give_what_a_look_at_every_record_gives() {
-    let folder = Folder::new();
-    let (mut maker, thread) = (Maker::new(), spawn(&folder));
-    for _ in 0..40 {
-        archive(&thread, &maker.jobs(8));
-        archive(&thread, &[maker.audit(), maker.addendum("11.3")]);
-    }
-    settle(&thread);
-    let history = &thread.history;
-    let all = history.search(&Filter::default(), None, None, 1000).unwrap();
-    assert_eq!(indices(&all), (1..=400).rev().collect::<Vec<_>>());
-    let all = all.records;
-    let time = |index: i64| Time(MORNING_US + index * 1_000_000);
-    let text = |us: i64| Value::from(time(us).to_string());
-    let any = Filter::default;
-    type Keep<'a> = Box<dyn Fn(&Value) -> bool + 'a>;
-    let cases: Vec<(Filter, Option<&str>, Keep<'_>)> = vec![
-        (
-            Filter { name: Some("config_set".into()), ..any() },
-            None,
-            Box::new(|s| s["name"] == "config_set"),
-        ),
-        (
-            Filter { node: Some(13), ..any() },
-            None,
-            Box::new(|s| s["nodes"].to_string().contains("13")),
-        ),
-        (
-            Filter { outcome: Some(Outcome::Failed), ..any() },
-            None,
-            Box::new(|s| s["outcome"] == "failed"),
-        ),
-        (
-            Filter { stage: Some(Stage::Committed), ..any() },
-            None,
-            Box::new(|s| s["stage"] == "committed"),
-        ),
-        (
-            Filter { since: Some(time(100)), until: Some(time(200)), ..any() },
-            None,
-            Box::new(|s| {
-                let ended = if s["ended"].is_null() { &s["time"] } else { &s["ended"] };
-                ended.as_str() >= text(100).as_str() && ended.as_str() <= text(200).as_str()
-            }),
-        ),
-        (any(), Some("alice"), Box::new(|s| s["user"] == "alice")),
-        (
-            Filter { user: Some("bob".into()), ..any() },
-            None,
-            Box::new(|s| s["audit"] == "login_failed"),
-        ),
-        (Filter { user: Some("bob".into()), ..any() }, Some("bob"), Box::new(|_| false)),
-        (Filter { user: Some("admin".into()), ..any() }, Some("alice"), Box::new(|_| false)),
-        (
-            Filter { name: Some("config_set".into()), outcome: Some(Outcome::Failed), ..any() },
-            Some("admin"),
-            Box::new(|s| {
-                s["name"] == "config_set" && s["outcome"] == "failed" && s["user"] == "admin"
-            }),
-        ),
-        (Filter { revision: Some(14), ..any() }, None, Box::new(|s| s["revision"] == 14)),
-        (Filter { job: Some("11.3".into()), ..any() }, None, Box::new(|s| s["job"] == "11.3")),
-        (Filter { job: Some("11.4".into()), ..any() }, Some("nobody"), Box::new(|_| false)),
-    ];
-    for (filter, visible_to, keep) in cases {
-        let (mut found, mut cursor) = (Vec::new(), None);
-        loop {
-            let page = history.search(&filter, visible_to, cursor.as_deref(), 23).unwrap();
-            found.extend(indices(&page));
-            cursor = page.cursor;
-            if cursor.is_none() {
-                break;
-            }
-        }
-        assert_eq!(found, naive(&all, keep), "{filter:?} {visible_to:?}");
-    }
-    assert_eq!(history.addenda("11.3").unwrap().len(), 40);
-    let refused = Filter { text: Some("x".into()), ..any() };
-    let page = history.search(&refused, None, None, 5);
-    assert!(matches!(page, Err(HistoryError::NotInThisVersion("text"))));
-    thread.stop().unwrap();
-}
-
-#[test]
-fn a_request_names_the_key_that_is_wrong() {
-    let read = |text: &str| Request::read(&serde_json::from_str(text).unwrap());
-    let request = read(r#"{"node":"12","outcome":"ok","since":"2026-11-20T04:05:06Z","limit":5}"#);
-    let request = request.unwrap();
-    assert_eq!((request.filter.node, request.limit), (Some(12), 5));
-    assert_eq!(read("null").unwrap().limit, 50);
-    for (text, field) in [
-        (r#"{"colour":1}"#, "colour"),
-        (r#"{"limit":0}"#, "limit"),
-        (r#"{"limit":1001}"#, "limit"),
-        (r#"{"outcome":"fine"}"#, "outcome"),
-        (r#"{"since":"yesterday"}"#, "since"),
-        (r#"{"text":"x"}"#, "text"),
-        ("[]", "filter"),
-    ] {
-        assert_eq!(read(text).unwrap_err().field.as_deref(), Some(field), "{text}");
-    }
-}
-
-#[test]
-fn revisions_are_walked_by_path_and_time() {
-    let folder = Folder::new();
-    let (mut maker, thread) = (Maker::new(), spawn(&folder));
-    archive(&thread, &maker.jobs(300));
-    let page = thread.history.revisions(u64::MAX, None, None, 30).unwrap();
-    let made: Vec<u64> = page.records.iter().map(|(revision, _)| *revision).collect();
-    assert_eq!((made, page.next), ((71..=100).rev().collect(), Some(70)));
-    let of = |path| thread.history.revisions(100, Some(path), None, 200).unwrap();
-    assert_eq!(of("app/p30").records.len(), 1);
-    assert_eq!(of("app/p30/below").records[0].0, 10);
-    assert_eq!((of("app").records.len(), of("app/p").records.len()), (100, 0));
-    let since = Some(Time(MORNING_US + 290 * 1_000_000));
-    let late = thread.history.revisions(100, None, since, 200).unwrap();
-    assert_eq!(late.records.iter().map(|(made, _)| *made).collect::<Vec<_>>(), [100, 99, 98, 97]);
-    thread.stop().unwrap();
-}
-
-#[test]
 fn a_watermark_survives_a_restart() {
     let folder = Folder::new();
     let thread = spawn(&folder);
@@ -483,80 +353,5 @@ fn a_watermark_survives_a_restart() {
     let thread = spawn(&folder);
     assert_eq!(thread.history.mark("published").unwrap(), Some(17));
     assert_eq!(thread.history.mark("other").unwrap(), None);
-    thread.stop().unwrap();
-}
-
-/// `cargo test --release -- --ignored --nocapture history_speed`: records a second, CPU, memory.
-#[test]
-#[ignore = "a measurement"]
-fn history_speed() {
-    let count: usize = std::env::var("COUNT").ok().and_then(|n| n.parse().ok()).unwrap_or(600_000);
-    let folder = Folder::new();
-    let mut maker = Maker::new();
-    let thread = HistoryThread::spawn(&Start::at(folder.path(), None)).unwrap();
-    let memory = || {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap();
-        status.lines().find(|line| line.starts_with("VmRSS")).unwrap_or_default().to_owned()
-    };
-    println!("idle {}", memory());
-    let (mut waited, mut bytes) = (Duration::ZERO, 0);
-    for round in 0..count / 1000 {
-        if round % 50 == 0 {
-            println!("{round} {} {:?}", memory(), thread.handle.metrics().sealed);
-        }
-        let group = maker.jobs(1000);
-        bytes += group.iter().map(|record| record.canonical.len()).sum::<usize>();
-        let begun = std::time::Instant::now();
-        group.into_iter().for_each(|record| thread.handle.archive(record).unwrap());
-        thread.handle.sync_to(maker.0.index).unwrap();
-        waited += begun.elapsed();
-    }
-    println!(
-        "{count} records of {} bytes, {:.0}/s",
-        bytes / count,
-        count as f64 / waited.as_secs_f64()
-    );
-    println!("after {} {:?}", memory(), thread.handle.metrics());
-    let begun = std::time::Instant::now();
-    for at in 0..2000 {
-        let id = format!("11.{}", 1 + at * 7919 % count);
-        assert!(thread.history.job(&id).unwrap().is_some());
-    }
-    println!("look-up of a job at random: {:?}", begun.elapsed() / 2000);
-    let rare = Filter { name: Some("none".into()), ..Filter::default() };
-    let begun = std::time::Instant::now();
-    let page = thread.history.search(&rare, None, None, 50).unwrap();
-    println!("a search that finds nothing: {:?}, {:?}", begun.elapsed(), page.cursor);
-    let busy =
-        Filter { user: Some("alice".into()), outcome: Some(Outcome::Failed), ..Filter::default() };
-    let begun = std::time::Instant::now();
-    let page = thread.history.search(&busy, None, None, 50).unwrap();
-    println!("a page of {}: {:?}", page.records.len(), begun.elapsed());
-    thread.stop().unwrap();
-    let begun = std::time::Instant::now();
-    let thread = HistoryThread::spawn(&Start::at(folder.path(), None)).unwrap();
-    println!("opened in {:?}, {}", begun.elapsed(), memory());
-    thread.stop().unwrap();
-    if std::env::var("KEEP").is_ok() {
-        println!("kept {}", folder.path().display());
-        std::mem::forget(folder);
-    }
-}
-
-/// Opens the history in `$KEPT` alone, for its memory.
-#[test]
-#[ignore = "a measurement"]
-fn history_opened() {
-    let Ok(kept) = std::env::var("KEPT") else {
-        return;
-    };
-    let begun = std::time::Instant::now();
-    let thread = HistoryThread::spawn(&Start::at(Path::new(&kept), None)).unwrap();
-    println!("opened in {:?} {:?}", begun.elapsed(), thread.opened);
-    for _ in 0..3 {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap();
-        println!("{}", status.lines().find(|line| line.starts_with("VmRSS")).unwrap_or_default());
-        std::thread::sleep(Duration::from_secs(1));
-    }
     thread.stop().unwrap();
 }

@@ -51,6 +51,25 @@ pub struct Report {
 }
 
 impl Report {
+    /// Adds what is missing at the ends: the records from `floor` to `newest` are to be here.
+    /// Where there is damage, the ends are not known, and the damage is reported already.
+    pub fn require(&mut self, floor: u64, newest: u64) {
+        let floor = floor.max(1);
+        if self.problem_count > 0 || newest < floor {
+            return;
+        }
+        if self.to == 0 {
+            self.gaps.push((floor, newest));
+            return;
+        }
+        if self.from > floor {
+            self.gaps.insert(0, (floor, self.from - 1));
+        }
+        if self.to < newest {
+            self.gaps.push((self.to + 1, newest));
+        }
+    }
+
     fn problem(&mut self, path: &Path, what: impl Into<String>) {
         self.problem_count += 1;
         if self.problems.len() < PROBLEMS_MAX {

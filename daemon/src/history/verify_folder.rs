@@ -177,8 +177,9 @@ impl Check {
         let this = chain::from_text(&link.this).unwrap_or(chain::GENESIS);
         let job = stem.to_owned();
         let filed = Filed { path: path.to_owned(), job, this, matched: false };
-        if self.files.insert(link.index, filed).is_some() {
-            self.problem(index, path, 0, "another file has the same place in the chain");
+        if let Some(other) = self.files.insert(link.index, filed) {
+            let what = format!("{} has the same place in the chain", other.path.display());
+            self.problem(index, path, 0, what);
         }
         if !parsed.addenda.is_empty() {
             let forms = parsed.addenda.iter().map(canonical::to_vec).collect();
@@ -320,5 +321,153 @@ impl Check {
     fn finish(mut self) -> FolderReport {
         self.report.problems = self.problems;
         self.report
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::Facts;
+    use crate::history::fixture::{Folder, Maker};
+    use tiebeam_proto::record::Archived;
+
+    fn text(record: &Archived, addenda: &[Archived]) -> String {
+        let value = |record: &Archived| serde_json::from_slice(&record.canonical).unwrap();
+        let addenda: Vec<_> = addenda.iter().map(value).collect();
+        jobfile::render(&value(record), &addenda, Some(&record.link))
+    }
+
+    fn line(record: &Archived) -> String {
+        let facts = Facts::of(&record.canonical);
+        let line = ChainLine {
+            index: record.link.index,
+            kind: facts.line_kind().to_owned(),
+            job: facts.about().map(|id| id.to_string()),
+            previous: record.link.previous.clone(),
+            this: record.link.this.clone(),
+        };
+        line.to_line()
+    }
+
+    /// 20 jobs, an audit record, an addendum to job 11.3, and job 11.23, over two days; midnight
+    /// was not sharp. Job 11.5 was pruned.
+    fn written() -> (Folder, PathBuf, PathBuf) {
+        let (folder, mut maker) = (Folder::new(), Maker::new());
+        let mut records = maker.jobs(20);
+        records.extend([maker.audit(), maker.addendum("11.3"), maker.job()]);
+        let days = ["2026/11/20", "2026/11/21"].map(|day| folder.path().join(day));
+        days.iter().for_each(|day| fs::create_dir_all(day).unwrap());
+        let mut lines = [String::new(), String::new()];
+        for record in &records {
+            let index = record.link.index;
+            lines[usize::from(index > 10 && index != 12)].push_str(&line(record));
+            let addenda = if index == 3 { &records[21..22] } else { &[] };
+            if Facts::of(&record.canonical).job().is_some() && index != 5 {
+                let day = &days[usize::from(index > 9)];
+                fs::write(day.join(format!("11.{index}.yaml")), text(record, addenda)).unwrap();
+            }
+        }
+        for (day, text) in days.iter().zip(&lines) {
+            fs::write(day.join(LINES_NAME), text).unwrap();
+        }
+        let [first, second] = days;
+        (folder, first, second)
+    }
+
+    fn first_problem(folder: &Folder) -> String {
+        let report = verify_folder(folder.path()).unwrap();
+        let problem = report.problems.first().map(ToString::to_string).unwrap_or_default();
+        problem.replace(&format!("{}/", folder.path().display()), "")
+    }
+
+    fn edit(path: &Path, change: impl FnOnce(Vec<&str>) -> Vec<&str>) {
+        let text = fs::read_to_string(path).unwrap();
+        let lines: String = change(text.split_inclusive('\n').collect()).concat();
+        fs::write(path, lines).unwrap();
+    }
+
+    #[test]
+    fn a_whole_folder_has_no_problem() {
+        let (folder, ..) = written();
+        let report = verify_folder(folder.path()).unwrap();
+        assert_eq!((report.lines, report.from, report.to), (23, 1, 23));
+        assert_eq!((report.files, report.pruned), (20, 1), "{report:?}");
+        assert_eq!(report.problems, []);
+    }
+
+    #[test]
+    fn an_edited_job_file_is_named() {
+        for (from, to) in [
+            ("user: admin", "user: mallory"),
+            ("bytes: 320", "bytes: 321"),
+            ("chain: {index: 4,", "chain: {index: 9,"),
+            ("format: 1\n", "format: 1\nuser: mallory\n"),
+            ("chain:", "chains:"),
+        ] {
+            let (folder, first, _) = written();
+            let path = first.join("11.4.yaml");
+            let text = fs::read_to_string(&path).unwrap();
+            assert!(text.contains(from), "{text}");
+            fs::write(&path, text.replacen(from, to, 1)).unwrap();
+            assert!(first_problem(&folder).contains("11.4.yaml"), "{from}");
+        }
+        // Consistent in itself, but another record than the chain has.
+        let (folder, first, _) = written();
+        let mut forger = Maker::new();
+        forger.audit();
+        let forged = forger.jobs(3).pop().unwrap();
+        let text = text(&forged, &[]);
+        fs::write(first.join("11.4.yaml"), text).unwrap();
+        assert!(first_problem(&folder).starts_with("2026/11/20/chain.jsonl:4:"));
+        // A file under another job's name; a file that nobody archived.
+        fs::copy(first.join("11.6.yaml"), first.join("11.4.yaml")).unwrap();
+        assert!(first_problem(&folder).contains("11.4.yaml"));
+    }
+
+    #[test]
+    fn an_edited_addendum_is_named() {
+        let (folder, first, _) = written();
+        let path = first.join("11.3.yaml");
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, text.replace("note: it ended", "note: it failed")).unwrap();
+        assert!(first_problem(&folder).starts_with("2026/11/20/11.3.yaml: an addendum"));
+    }
+
+    #[test]
+    fn a_removed_reordered_doubled_or_changed_line_is_named() {
+        let (folder, first, _) = written();
+        edit(&first.join(LINES_NAME), |mut lines| {
+            lines.remove(4);
+            lines
+        });
+        let problem = first_problem(&folder);
+        assert!(problem.starts_with("2026/11/20/chain.jsonl:5: the lines of records 5 to 5 "));
+
+        let (folder, first, _) = written();
+        edit(&first.join(LINES_NAME), |mut lines| {
+            lines.swap(4, 6);
+            lines
+        });
+        assert!(first_problem(&folder).starts_with("2026/11/20/chain.jsonl:"));
+
+        let (folder, first, _) = written();
+        edit(&first.join(LINES_NAME), |mut lines| {
+            lines.insert(2, lines[1]);
+            lines
+        });
+        assert!(first_problem(&folder).starts_with("2026/11/20/chain.jsonl:3: record 2 stands"));
+
+        let (folder, first, _) = written();
+        let path = first.join(LINES_NAME);
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, text.replacen("\"kind\":", "\"king\":", 1)).unwrap();
+        assert!(first_problem(&folder).starts_with("2026/11/20/chain.jsonl:1: it is no line"));
+
+        // A whole day.
+        let (folder, first, _) = written();
+        fs::remove_file(first.join(LINES_NAME)).unwrap();
+        let report = verify_folder(folder.path()).unwrap();
+        assert_eq!(report.from, 11);
+        assert!(first_problem(&folder).contains("2026/11/20/11."));
     }
 }

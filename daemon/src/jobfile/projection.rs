@@ -499,7 +499,8 @@ mod tests {
             std::fs::write(&path, &lines[..lines.len() - 30]).unwrap();
             std::fs::write(day.join("11.40.yaml"), "").unwrap();
             std::fs::write(day.join(".11.41.tmp"), "half").unwrap();
-            let newest = lines::Lines::open(&folder, &[day.clone()], mark).unwrap().upto;
+            let newest =
+                lines::Lines::open(&folder, std::slice::from_ref(&day), mark).unwrap().upto;
             assert_eq!(newest, mark.unwrap_or(49));
             let projection = spawn(&scratch, &thread, limits(1000));
             settle(&projection, &thread);

@@ -161,7 +161,7 @@ async fn wait_for(
         () = limit => {}
         () = call.stop.cancelled() => {}
     }
-    engine.job(id).and_then(|(record, ended)| ended.then_some(record))
+    engine.job(id).ok()?.and_then(|(record, ended)| ended.then_some(record))
 }
 
 async fn job_wait(engine: Arc<Engine>, call: Call, a: Arguments) -> Result<Value, RpcError> {
@@ -263,9 +263,8 @@ async fn job_file(engine: Arc<Engine>, call: Call, a: Arguments) -> Result<Value
     let (record, ended) = result::visible(&engine, user_of(&call), id)?;
     note_read(&engine, &call, &record);
     let until = tokio::time::Instant::now() + FILE_WAIT;
-    let wait_for_chain = ended && engine.archived_job(id).is_none();
-    while wait_for_chain && tokio::time::Instant::now() < until && engine.archived_job(id).is_none()
-    {
+    let unchained = || matches!(engine.archived_job(id), Ok(None));
+    while ended && tokio::time::Instant::now() < until && unchained() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     crate::facts::job_file(&engine, id, &record).map(Value::String)

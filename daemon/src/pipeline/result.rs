@@ -6,14 +6,17 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use tiebeam_core::job;
 use tiebeam_proto::record::JobRecord;
-use tiebeam_proto::{ResultObject, RpcError};
+use tiebeam_proto::{ErrorCode, ResultObject, RpcError};
 
 /// The record of a job that `user` may see, and whether it ended.
 ///
 /// # Errors
-/// `unknown_job_id`, the same for a job that is hidden and one that never was (invariant 15).
+/// `unknown_job_id`, the same for a job that is hidden and one that never was (invariant 15);
+/// `internal` if the history is damaged where the record would be.
 pub fn visible(engine: &Engine, user: &str, id: &str) -> Result<(Arc<JobRecord>, bool), RpcError> {
-    let found = engine.job(id);
+    let found = engine
+        .job(id)
+        .map_err(|unreadable| RpcError::new(ErrorCode::Internal, unreadable.to_string()))?;
     let state = engine.board.state();
     match found {
         Some((record, ended)) if state.may_see(user, &record.user) => Ok((record, ended)),

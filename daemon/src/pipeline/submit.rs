@@ -186,7 +186,7 @@ async fn run(engine: &Arc<Engine>, admitted: Admitted) -> Result<Started, RpcErr
         return started;
     }
     let submission = submission(engine, &admitted, &state, true)?;
-    propose(engine, &admitted, Body::Submit(submission))
+    propose(engine, &admitted, Body::Submit(Box::new(submission)))
         .await?
         .map_or_else(|| Err(RpcError::new(ErrorCode::Internal, "a submission is never stale")), Ok)
 }
