@@ -127,8 +127,8 @@ impl Part {
     }
 }
 
-/// The text of a record (a JSON object): `format` first, then the fields in wire.md's order, `addenda` where
-/// there are any, and `chain` last where the place is known.
+/// The text of a record (a JSON object): `format` first, then the fields in wire.md's order,
+/// `addenda` where there are any, and `chain` last where the place is known.
 pub fn render(record: &Value, addenda: &[Value], link: Option<&ChainLink>) -> String {
     let mut emitter = Emitter { out: String::with_capacity(4096) };
     if let Value::Object(map) = record {
@@ -254,77 +254,78 @@ mod tests {
         assert_eq!((file.record, file.addenda, file.link), (record, vec![addendum], Some(link)));
     }
 
+    const NASTY: &[&str] = &[
+        "",
+        " ",
+        "~",
+        "null",
+        "No",
+        "y",
+        "1_000",
+        "0x1f",
+        "1e5",
+        ".nan",
+        "-",
+        "- a",
+        "? a",
+        "a: b",
+        "a #b",
+        "#",
+        "&a",
+        "*a",
+        "!a",
+        "|",
+        ">",
+        "%",
+        "@",
+        "`",
+        "'",
+        "\"",
+        "\\",
+        "{",
+        "[a]",
+        "a,b",
+        "---",
+        "...",
+        "\t",
+        "a\tb",
+        "a\n",
+        "a\n\n",
+        "\n",
+        "\na",
+        " a\nb",
+        "a\n b",
+        "a\n ",
+        "a\n \n",
+        "a \nb",
+        "a\r\nb",
+        "\u{85}",
+        "a\u{2028}b\n",
+        "\u{feff}",
+        "\u{0}",
+        "\u{7f}",
+        "\u{9f}",
+        "\u{fffe}",
+        "\u{ffff}",
+        "\u{10ffff}",
+        "é",
+        "日本",
+        "🦀\n🦀",
+        "<<",
+        "=",
+        "1:30",
+        "2026-11-20",
+        "2026-11-20T04:05:06.123456Z",
+        "a\n---\nb",
+        "a\n\tb",
+        "0o7",
+        "+1",
+        "Infinity",
+    ];
+
     #[test]
     fn nasty_text_comes_back_as_it_was() {
-        let nasty = [
-            "",
-            " ",
-            "~",
-            "null",
-            "No",
-            "y",
-            "1_000",
-            "0x1f",
-            "1e5",
-            ".nan",
-            "-",
-            "- a",
-            "? a",
-            "a: b",
-            "a #b",
-            "#",
-            "&a",
-            "*a",
-            "!a",
-            "|",
-            ">",
-            "%",
-            "@",
-            "`",
-            "'",
-            "\"",
-            "\\",
-            "{",
-            "[a]",
-            "a,b",
-            "---",
-            "...",
-            "\t",
-            "a\tb",
-            "a\n",
-            "a\n\n",
-            "\n",
-            "\na",
-            " a\nb",
-            "a\n b",
-            "a\n ",
-            "a\n \n",
-            "a \nb",
-            "a\r\nb",
-            "\u{85}",
-            "a\u{2028}b\n",
-            "\u{feff}",
-            "\u{0}",
-            "\u{7f}",
-            "\u{9f}",
-            "\u{fffe}",
-            "\u{ffff}",
-            "\u{10ffff}",
-            "é",
-            "日本",
-            "🦀\n🦀",
-            "<<",
-            "=",
-            "1:30",
-            "2026-11-20",
-            "2026-11-20T04:05:06.123456Z",
-            "a\n---\nb",
-            "a\n\tb",
-            "0o7",
-            "+1",
-            "Infinity",
-        ];
-        for text in nasty {
+        for &text in NASTY {
             round_trip(&json!({
                 text: text, "l": [text, [text, [text]], {text: text}], "m": {"x": {text: [text]}},
                 "parameters": {text: text, "long": [text, "x".repeat(120)]}, "reason": text,
@@ -373,7 +374,9 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(2000))]
         #[test]
         fn any_record_has_the_same_hash_after_its_file(value in any_value(), part in 0usize..8) {
-            let key = ["parameters", "result", "request", "commands", "change", "reason", "x", "nodes"][part];
+            let keys =
+                ["parameters", "result", "request", "commands", "change", "reason", "x", "nodes"];
+            let key = keys[part];
             let record = json!({"format": 1, "job": "11.1", key: value});
             // What the chain hashes are canonical bytes; the renderer starts from those.
             let sealed = canonical::to_vec(&record);
