@@ -220,10 +220,22 @@ impl<D: Disk> Log<D> {
             counters: LogCounters::default(),
         };
         if log.current.linked {
+            log.write_again()?;
             log.disk.sync(log.current.file)?;
             log.mark_durable()?;
         }
         Ok(log)
+    }
+
+    /// Writes again what no sync vouches for. After a failed sync of a former run the cache may
+    /// show records that are not on the platter, and no further sync would bring them there: what
+    /// failed once counts as written back.
+    fn write_again(&mut self) -> Result<(), DiskError> {
+        let current = &self.current;
+        let from = current.head.durable_to.clamp(RECORDS_START, current.offset);
+        let mut bytes = vec![0; (current.offset - from) as usize];
+        self.disk.read_at(current.file, from, &mut bytes)?;
+        self.disk.write_at(current.file, from, &bytes)
     }
 
     /// Appends a group with one write and, if it must be durable, one sync. After an error the

@@ -234,6 +234,21 @@ fn a_gap_is_never_written() {
 }
 
 #[test]
+fn what_a_failed_sync_left_in_the_cache_is_written_again_before_it_is_believed() {
+    let disk = MemDisk::new();
+    three_entries(&disk);
+    let (mut log, _) = open(&disk);
+    disk.fail_sync_after(0);
+    assert!(log.append(&group(vec![entry(4, 1, &[4; 1500])])).is_err());
+    disk.restart(Stop::Kill);
+    let (mut log, recovered) = open(&disk);
+    assert_eq!(recovered.last().index, 4, "the cache still shows it");
+    log.append(&group(vec![entry(5, 1, b"acknowledged")])).unwrap();
+    disk.restart(Stop::LoseAll);
+    assert_eq!(open(&disk).1.last().index, 5);
+}
+
+#[test]
 fn a_failed_sync_poisons_the_log_for_ever_and_a_full_disk_too() {
     let disk = MemDisk::new();
     let (mut log, _) = open(&disk);
