@@ -131,6 +131,13 @@ fn shield<T>(call: impl FnOnce() -> sled::Result<T>) -> Result<T, IndexError> {
     }
 }
 
+/// Closes an index that failed; a panic of the engine in its last breath stays here.
+pub(super) fn discard(index: Box<dyn HotIndex>) {
+    if catch_unwind(AssertUnwindSafe(|| drop(index))).is_err() {
+        tracing::warn!("the hot index panicked when it was closed");
+    }
+}
+
 fn sync_path(path: &Path) -> Result<(), IndexError> {
     let synced = std::fs::File::open(path).and_then(|file| file.sync_data());
     synced.map_err(|error| IndexError::Sync(path.to_owned(), error))

@@ -54,7 +54,7 @@ mod tests;
 
 pub use append::Opened;
 pub use facts::{Facts, JobId, Subject};
-pub use index::{Batch, HotIndex, IndexError, SledIndex};
+pub use index::{Batch, HotIndex, IndexError, Row, SledIndex};
 pub use query::{History, Revisions};
 pub use search::{Filter, PAGE_RECORDS_MAX, Page, Request};
 pub use thread::{HistoryHandle, HistoryThread, Metrics, Start};

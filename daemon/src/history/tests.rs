@@ -258,6 +258,42 @@ fn a_lost_or_broken_hot_index_is_made_again() {
     thread.stop().unwrap();
 }
 
+/// An index whose engine has given up.
+struct Broken;
+
+impl HotIndex for Broken {
+    fn write(&self, _: Batch) -> Result<(), IndexError> {
+        Err(IndexError::Panicked)
+    }
+
+    fn get(&self, _: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
+        Err(IndexError::Panicked)
+    }
+
+    fn scan(&self, _: &[u8], _: &[u8], _: bool, _: usize) -> Result<Vec<index::Row>, IndexError> {
+        Err(IndexError::Panicked)
+    }
+
+    fn sync(&self) -> Result<(), IndexError> {
+        Err(IndexError::Panicked)
+    }
+}
+
+#[test]
+fn a_hot_index_that_fails_at_work_is_made_again() {
+    let (folder, mut maker) = (Folder::new(), Maker::new());
+    let (thread, mut records) = (spawn(&folder), maker.jobs(60));
+    archive(&thread, &records);
+    let broken = hot::Hot { index: Box::new(Broken), from: 1, rebuilt: None };
+    *thread.history.shared.hot.write().unwrap() = Some(broken);
+    assert!(matches!(thread.history.job("11.7"), Err(HistoryError::Index(_))));
+    records.extend(maker.jobs(60));
+    archive(&thread, &records[60..]);
+    assert_eq!(thread.handle.metrics().index_rebuilds.load(Relaxed), 1);
+    all_here(&thread.history, &records);
+    thread.stop().unwrap();
+}
+
 #[test]
 fn an_index_that_lags_catches_up_and_index_files_are_made_again() {
     let (folder, records) = written(400);

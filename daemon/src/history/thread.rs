@@ -8,7 +8,7 @@
 
 use super::append::{Entry, Opened, Segments};
 use super::hot::{self, Hot};
-use super::index::{Batch, IndexError, mark_key};
+use super::index::{Batch, IndexError, discard, mark_key};
 use super::query::{History, Shared};
 use super::queue::{Queue, Synced, Taken, Wish};
 use super::{HistoryError, SEGMENT_BYTES, chain_of};
@@ -329,7 +329,9 @@ impl Writer {
         };
         tracing::warn!(reason = %chain_of(&error), "the hot index is made again");
         // Closed first, for sled locks its folder; removed, for it is not to be trusted.
-        *slot = None;
+        if let Some(broken) = slot.take() {
+            discard(broken.index);
+        }
         let _ = std::fs::remove_dir_all(&self.index_folder);
         *slot = Some(hot::open(&self.index_folder, &self.segments)?);
         self.shared.metrics.index_rebuilds.fetch_add(1, Relaxed);
