@@ -151,9 +151,14 @@ fn give_memory_back() {
     if std::env::var_os(DELAY).is_some() {
         return;
     }
-    let mut again = std::process::Command::new("/proc/self/exe");
+    let Ok(program) = std::env::current_exe() else { return };
+    let mut words = std::env::args_os();
+    let mut again = std::process::Command::new(program);
+    if let Some(own_name) = words.next() {
+        again.arg0(own_name);
+    }
     // If it cannot begin again it goes on as it is.
-    let _ = again.args(std::env::args_os().skip(1)).env(DELAY, "0").exec();
+    let _ = again.args(words).env(DELAY, "0").exec();
 }
 
 fn make(asked: &Init) -> ExitCode {
