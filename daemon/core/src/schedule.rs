@@ -1,7 +1,7 @@
 //! What may run now: jobs start in the order of submission; one that conflicts with a running or
 //! an earlier waiting job waits, the rest overtake.
 
-use crate::lock::LockSet;
+use crate::lock::{Lock, LockSet};
 use crate::state::State;
 
 /// Waiting jobs that are looked at in one round: a bound on the cost of a long queue. Jobs behind
@@ -45,6 +45,11 @@ impl State {
             before.take(&job.locks);
         }
         due
+    }
+
+    /// Whether a job that runs or waits has a lock in the way of these.
+    pub fn has_conflict(&self, locks: &[Lock]) -> bool {
+        self.locks_held.conflicts(locks) || self.locks_waiting.conflicts(locks)
     }
 
     /// Whether this waiting job may start now.

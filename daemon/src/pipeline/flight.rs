@@ -24,7 +24,7 @@ impl Flight {
 
     /// Reserves `locks`, unless somebody holds, awaits or carries one that conflicts.
     pub fn reserve(&self, state: &State, locks: &[Lock]) -> Option<Reserved> {
-        if state.locks_held.conflicts(locks) || state.locks_waiting.conflicts(locks) {
+        if state.has_conflict(locks) {
             return None;
         }
         let mut table = self.table();

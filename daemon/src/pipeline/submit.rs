@@ -185,13 +185,23 @@ async fn run(engine: &Arc<Engine>, admitted: Admitted) -> Result<Started, RpcErr
         drop(reserved);
         return started;
     }
-    let submission = submission(engine, &admitted, &state, true)?;
-    propose(engine, &admitted, Body::Submit(Box::new(submission)))
+    queue(engine, &admitted, &state).await
+}
+
+/// The long path: the job waits in State for its locks.
+async fn queue(
+    engine: &Arc<Engine>,
+    admitted: &Admitted,
+    state: &State,
+) -> Result<Started, RpcError> {
+    let submission = submission(engine, admitted, state, true)?;
+    propose(engine, admitted, Body::Submit(Box::new(submission)))
         .await?
         .map_or_else(|| Err(RpcError::new(ErrorCode::Internal, "a submission is never stale")), Ok)
 }
 
-/// Plans against the newest State and proposes; again while what was read has changed.
+/// Plans against the newest State and proposes; again while what was read has changed. If another
+/// job's lock came first meanwhile, the plan is dropped and the job queues up.
 async fn one_entry(
     engine: &Arc<Engine>,
     admitted: &Admitted,
@@ -208,15 +218,19 @@ async fn one_entry(
         if let Some(started) = propose(engine, admitted, body).await? {
             return Ok(started);
         }
-        engine.metrics.replans.inc();
         state = engine.board.state();
+        if state.has_conflict(&(job.declaration.locks)(params)) {
+            return queue(engine, admitted, &state).await;
+        }
+        engine.metrics.replans.inc();
     }
     let why = format!("what the job looked at changed {REPLANS_MAX} times while it was planned");
     let plan = Plan::ended(state.revision, Outcome::Conflict, why);
     let body = run_once(engine, admitted, &state, plan, engine.proposer.wall())?;
-    propose(engine, admitted, body)
-        .await?
-        .ok_or_else(|| RpcError::new(ErrorCode::Internal, "a plan without reads is never stale"))
+    match propose(engine, admitted, body).await? {
+        Some(started) => Ok(started),
+        None => queue(engine, admitted, &engine.board.state()).await,
+    }
 }
 
 fn run_once(
