@@ -79,6 +79,19 @@ pub enum NodeError {
     /// The runtime or a signal handler cannot be made.
     #[error("the runtime cannot start")]
     Runtime(#[source] std::io::Error),
+    /// The log lost its end: what is in the history had been in the log before.
+    #[error(
+        "the log in {} has lost its end: the history has records up to {history}, snapshot and log \
+         only up to {chain}; going on would give the lost jobs' ids and revisions away again", .data.display()
+    )]
+    LogLost {
+        /// The data folder.
+        data: PathBuf,
+        /// The newest record of the history.
+        history: u64,
+        /// The newest record of State.
+        chain: u64,
+    },
     /// No leader was elected, although this node is the only voter.
     #[error("this node did not become the master of its own cluster")]
     NoLeader,
@@ -129,10 +142,13 @@ async fn serve(
     let parts = start(data, identity, settings)?;
     let engine = parts.engine.clone();
     wait_for_leader(&engine).await?;
+    compare_history(&engine).await?;
     let service = Arc::new(Node(engine.clone()));
     let front = Front::new(service).map_err(NodeError::Front)?;
+    let ssl_revision = certificates::catch_up(&engine).map_err(NodeError::Certificates)?;
     let listening = listen(&engine, &front).await?;
     spawn_tasks(&engine);
+    tokio::spawn(certificates::follow(engine.clone(), ssl_revision));
     let status = "READY=1\nSTATUS=master of one voter";
     notify(status);
     tracing::info!(
@@ -261,6 +277,20 @@ async fn wait_for_leader(engine: &Arc<Engine>) -> Result<(), NodeError> {
     tokio::time::timeout(FIRST_LEADER_WAIT, led).await.map_err(|_| NodeError::NoLeader)
 }
 
+/// Refuses a history that is ahead of the log. An entry is applied only when the own log has it
+/// durably, so there is one way to get there: a part of the log was lost as a whole, which leaves
+/// no damaged byte behind.
+async fn compare_history(engine: &Arc<Engine>) -> Result<(), NodeError> {
+    // The history first: State is confirmed to be newer than what was looked at.
+    let history = engine.history.newest();
+    let Ok(state) = engine.confirmed_state().await else { return Err(NodeError::NoLeader) };
+    let chain = state.chain.index;
+    if history > chain {
+        return Err(NodeError::LogLost { data: engine.data.clone(), history, chain });
+    }
+    Ok(())
+}
+
 async fn listen(engine: &Arc<Engine>, front: &Front) -> Result<Vec<Listening>, NodeError> {
     let settings = engine.settings.load_full();
     let address = settings.listen;
@@ -291,7 +321,6 @@ fn spawn_tasks(engine: &Arc<Engine>) {
     tokio::spawn(agent::tend(engine.clone()));
     tokio::spawn(agent::sweep(engine.clone()));
     tokio::spawn(publish::publish(engine.clone()));
-    tokio::spawn(certificates::follow(engine.clone()));
     tokio::spawn(keep_audit(engine.clone()));
     tokio::spawn(measure_space(engine.clone()));
 }

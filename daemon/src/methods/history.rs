@@ -18,7 +18,8 @@ pub(super) const JOB_HISTORY: Method = Method {
     arguments: &["filter"],
     signatures: &[&["struct"], &["struct", "struct"]],
     help: "job_history(filter): {records, cursor}; filter by name, user, node, outcome, stage, \
-           since, until, revision, job, with limit and cursor",
+           since, until, revision, job, with limit and cursor; `missing` lists the chain's \
+           numbers that this node does not have, if there are any",
     run: |engine, call, arguments| Box::pin(job_history(engine, call, arguments)),
 };
 
@@ -53,7 +54,13 @@ async fn job_history(engine: Arc<Engine>, call: Call, a: Arguments) -> Result<Va
         }
     })?;
     records.extend(page.records);
-    Ok(json!({"records": records, "cursor": page.cursor}))
+    let mut answer = json!({"records": records, "cursor": page.cursor});
+    // A page is not to look whole where records are missing (ruling 16).
+    let missing = engine.history.gaps(state.chain.floor_index.max(1));
+    if !missing.is_empty() {
+        answer["missing"] = json!(missing);
+    }
+    Ok(answer)
 }
 
 /// Live jobs that fit the filter, newest first.
