@@ -160,11 +160,7 @@ async fn write(
     Ok(())
 }
 
-async fn run_case(
-    case: &Case,
-    subject: &mut Subject,
-    ledger: &mut Ledger,
-) -> Result<Row, Failure> {
+async fn run_case(case: &Case, subject: &mut Subject, ledger: &mut Ledger) -> Result<Row, Failure> {
     (case.damage)(&subject.data)?;
     let (sound, text) = subject.check()?;
     let named = text.lines().find(|line| line.contains("WRONG"));
@@ -189,7 +185,7 @@ async fn run_case(
             let held = Held::ask(&subject.rpc()?, ledger).await?;
             row.node = format!("runs; {}", held.words());
             row.wrong = held.wrong.first().cloned();
-            if held.told > 0 && sound {
+            if held.told > 0 && sound && row.wrong.is_none() {
                 row.wrong = Some("check calls it sound".to_owned());
             }
         }
@@ -198,6 +194,8 @@ async fn run_case(
         row.wrong = Some("check does not name it".to_owned());
     }
     subject.kill_all()?;
+    let place = format!("{}/", subject.data.display());
+    (row.check, row.node) = (row.check.replace(&place, ""), row.node.replace(&place, ""));
     Ok(row)
 }
 
@@ -251,7 +249,10 @@ impl Held {
                     .map(|end| end.id.as_str())
                     .filter(|id| !found.contains_key(*id))
                     .collect();
-                if let Some(first) = missing.first() {
+                let page = rpc.call("job_history", json!([{"limit": 1}])).await.unwrap_or_default();
+                if !missing.is_empty() && page["missing"].is_array() {
+                    self.words = format!("job_history says that {} are missing", page["missing"]);
+                } else if let Some(first) = missing.first() {
                     let count = missing.len();
                     self.wrong.push(format!("job_history is silent about {count}, as {first}"));
                 }

@@ -83,6 +83,9 @@ pub struct Report {
     pub twice: u32,
     /// From start to the first answer of a logged-in user.
     pub start: Spread,
+    /// The same in the first and in the last quarter of the rounds: the log grows between
+    /// snapshots, and with it what a start has to read.
+    pub start_ends: [Spread; 2],
     /// Jobs that were compared once more at the end.
     pub compared: usize,
     /// How the whole cgroup was killed.
@@ -104,7 +107,9 @@ impl Report {
             self.took.as_secs_f64() / f64::from(self.rounds.max(1)),
             self.killing,
         );
-        println!("killed | rounds | acknowledged | sent again | of these had run | jobs | commands by result code | in doubt that ran");
+        println!(
+            "killed | rounds | acknowledged | sent again | of these had run | jobs | commands by result code | in doubt that ran"
+        );
         for (name, (rounds, tally)) in &self.by_victim {
             println!(
                 "{name} | {rounds} | {} | {} | {} | {} | {:?} | {}",
@@ -118,6 +123,8 @@ impl Report {
         }
         println!("crash points: {:?}; killed again while starting: {}", self.by_point, self.twice);
         println!("start to first answer: {}", self.start);
+        println!("  first quarter: {}", self.start_ends[0]);
+        println!("  last quarter: {}", self.start_ends[1]);
         println!("jobs compared again at the end: {}", self.compared);
         print_findings(&self.findings);
     }
@@ -158,8 +165,7 @@ impl<'a> Rounds<'a> {
         first_answer(&mut subject).await?;
         let ledger = Ledger::open(&subject.rpc()?, subject.marks.clone()).await?;
         let points = subject::has_crash_points(&subject::program(options)?);
-        let report =
-            Report { seed: options.seed, killing: subject.killing(), ..Report::default() };
+        let report = Report { seed: options.seed, killing: subject.killing(), ..Report::default() };
         let dice = Dice::new(options.seed);
         let mut rounds = Rounds { options, subject, ledger, dice, points, report };
         for round in 0..options.rounds {
@@ -194,6 +200,11 @@ impl<'a> Rounds<'a> {
         }
         let after = first_answer(&mut self.subject).await?;
         self.report.start.add(after);
+        match round * 4 / self.options.rounds.max(1) {
+            0 => self.report.start_ends[0].add(after),
+            3 => self.report.start_ends[1].add(after),
+            _ => {}
+        }
         let settling = Instant::now();
         self.ledger.settle(&self.subject.rpc()?, calls).await?;
         let tally = std::mem::replace(&mut self.ledger.tally, before);
@@ -311,7 +322,7 @@ pub(super) async fn first_answer(subject: &mut Subject) -> Result<Duration, Fail
         Started::Answers(after) => Ok(after),
         Started::Ended(status) => {
             subject.keep();
-            Err(format!("the daemon did not start ({status}): {}", subject.last_words(20)).into())
+            Err(format!("the daemon did not start ({status}): {}", subject.last_words(1)).into())
         }
     }
 }

@@ -165,9 +165,8 @@ impl Ledger {
     /// Calls without answer go again under their key; of the others a few do, too.
     async fn send_again(&mut self, rpc: &Rpc, calls: &mut [Call]) -> Result<(), Failure> {
         let is_open = |call: &Call| call.seen == Seen::Nothing;
-        let chosen: Vec<usize> = (0..calls.len())
-            .filter(|at| is_open(&calls[*at]) || at % AGAIN_EVERY == 0)
-            .collect();
+        let chosen: Vec<usize> =
+            (0..calls.len()).filter(|at| is_open(&calls[*at]) || at % AGAIN_EVERY == 0).collect();
         let arguments = chosen.iter().map(|at| calls[*at].arguments()).collect();
         let newest_before = newest(rpc).await?;
         for (at, answer) in chosen.into_iter().zip(rpc.all("job_start", arguments).await?) {
@@ -377,7 +376,8 @@ async fn evidence(rpc: &Rpc, end: &End, ran: bool) -> Result<Option<String>, Fai
         "failed" => end.code == 1,
         _ => false,
     };
-    let shown = format!("{end:?}, its program {}: {command}", if ran { "ran" } else { "did not run" });
+    let shown =
+        format!("{end:?}, its program {}: {command}", if ran { "ran" } else { "did not run" });
     Ok((!right).then_some(shown))
 }
 
@@ -395,7 +395,10 @@ async fn newest(rpc: &Rpc) -> Result<u64, Failure> {
 ///
 /// # Errors
 /// The daemon does not answer, or says that it cannot read its history.
-pub async fn history_after(rpc: &Rpc, newest: u64) -> Result<BTreeMap<String, Option<u64>>, Failure> {
+pub async fn history_after(
+    rpc: &Rpc,
+    newest: u64,
+) -> Result<BTreeMap<String, Option<u64>>, Failure> {
     let mut kept = BTreeMap::new();
     let mut cursor = Value::Null;
     loop {

@@ -22,38 +22,78 @@ pub use kill::kill_rounds;
 pub use power::power_rounds;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// What stops a run itself: not a finding about the daemon, but a reason not to go on.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// How a run is made.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct Options {
-    /// Rounds; `flip` has its fixed list of cases.
+    /// Rounds; `flip` has its fixed list of cases
+    #[arg(long, default_value_t = 12)]
     pub rounds: u32,
-    /// The seed of every random choice; the same seed makes the same choices.
+    /// The seed of every random choice; another one each time if not given
+    #[arg(long, default_value_t = fresh_seed(), hide_default_value = true)]
     pub seed: u64,
-    /// The daemon's program; without it `TIEBEAMD_BIN`, then the one beside the running program.
+    /// The daemon's program; TIEBEAMD_BIN or the one beside this program if not given
+    #[arg(long)]
     pub program: Option<PathBuf>,
-    /// Where folders and images are made; the system's temporary folder if not given.
+    /// Where folders and images are made; the system's temporary folder if not given
+    #[arg(long)]
     pub folder: Option<PathBuf>,
-    /// The last byte of the loopback address 127.0.7.x that the daemon listens on.
-    pub address: u8,
-    /// Whether each round is told.
+    /// Tells runs of one process apart: each has a loopback address of its own
+    #[arg(long, default_value_t = 1, hide = true)]
+    pub number: u8,
+    /// Tell each round
+    #[arg(long)]
     pub loud: bool,
+}
+
+fn fresh_seed() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64
 }
 
 impl Default for Options {
     fn default() -> Options {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Options {
             rounds: 12,
-            seed: now.as_nanos() as u64,
+            seed: fresh_seed(),
             program: None,
             folder: None,
-            address: 1,
+            number: 1,
             loud: false,
+        }
+    }
+}
+
+/// One kind of rounds, as a subcommand of the tests' program.
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    /// [`kill_rounds`].
+    Kill,
+    /// [`power_rounds`].
+    Power,
+    /// [`bit_flips`].
+    Flip,
+}
+
+impl Kind {
+    /// Makes the rounds, prints their table, and fails if something was found.
+    pub fn execute(self, options: &Options) -> ExitCode {
+        let findings = match self {
+            Kind::Kill => kill_rounds(options).map(|report| report.findings),
+            Kind::Power => power_rounds(options).map(|report| report.findings),
+            Kind::Flip => bit_flips(options).map(|report| report.findings()),
+        };
+        match findings {
+            Ok(findings) if findings.is_empty() => ExitCode::SUCCESS,
+            Ok(_) => ExitCode::FAILURE,
+            Err(error) => {
+                eprintln!("the rounds cannot go on: {error}");
+                ExitCode::FAILURE
+            }
         }
     }
 }
@@ -136,7 +176,11 @@ impl std::fmt::Display for Spread {
 
 /// Runs a future to its end on a runtime of its own.
 pub(crate) fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(work)
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?
+        .block_on(work)
 }
 
 #[cfg(test)]

@@ -18,8 +18,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// Bytes of the image: room for a log with its spares and some history.
-const IMAGE_BYTES: u64 = 192 << 20;
+/// Bytes of the image, most of them holes: room for a log between two snapshots, and a history.
+const IMAGE_BYTES: u64 = 1 << 30;
 const WRITERS: u64 = 4;
 /// Time in which answers that were sent before the stop arrive.
 const ARRIVAL: Duration = Duration::from_millis(30);
@@ -35,6 +35,9 @@ pub struct Report {
     pub rounds: u32,
     /// Counts.
     pub tally: Tally,
+    /// Rounds in which a file that was written just before, and never synced, was lost: the proof
+    /// that a round loses what it is meant to lose.
+    pub control_lost: u32,
     /// From start to the first answer.
     pub start: Spread,
     /// The whole time.
@@ -60,6 +63,7 @@ impl Report {
         let Tally { acknowledged, sent_again, had_run, jobs, .. } = &self.tally;
         let found = self.findings.len();
         println!("{acknowledged} | {sent_again} | {had_run} | {jobs} | {found}");
+        println!("a file that was not synced was lost in {} rounds", self.control_lost);
         println!("start to first answer: {}", self.start);
         print_findings(&self.findings);
     }
@@ -219,6 +223,8 @@ impl Rounds {
             writings.push(writer.spawn(self.subject.rpc()?, stop.clone()));
         }
         tokio::time::sleep(self.dice.millis(50, 1_500)).await;
+        let control = self.subject.folder.join("disk").join(format!("control-{round}"));
+        fs::write(&control, "not synced")?;
         self.subject.signal_daemon("STOP");
         tokio::time::sleep(ARRIVAL).await;
         let copy = self.subject.folder.join(format!("image-{}", round + 1));
@@ -231,6 +237,8 @@ impl Rounds {
         }
         calls.push(verification(round));
         self.change_disk(copy)?;
+        let kept = fs::read(&control).unwrap_or_default();
+        self.report.control_lost += u32::from(kept != b"not synced");
         let (sound, text) = self.subject.check()?;
         if !sound {
             self.ledger.findings.push(format!("tiebeamd check after the cut: {text}"));

@@ -128,7 +128,9 @@ impl Rpc {
                 return Err(CallError::Unanswered("the answer to a batch is no list".to_owned()));
             };
             if answers.len() != chunk.len() {
-                return Err(CallError::Unanswered("a batch has a member without answer".to_owned()));
+                return Err(CallError::Unanswered(
+                    "a batch has a member without answer".to_owned(),
+                ));
             }
             answers.sort_by_key(|answer| answer["id"].as_u64());
             results.extend(answers.into_iter().map(outcome));

@@ -51,7 +51,8 @@ pub enum Started {
 /// # Errors
 /// There is none.
 pub fn program(options: &Options) -> Result<PathBuf, Failure> {
-    let named = options.program.clone().or_else(|| std::env::var_os("TIEBEAMD_BIN").map(PathBuf::from));
+    let named =
+        options.program.clone().or_else(|| std::env::var_os("TIEBEAMD_BIN").map(PathBuf::from));
     if let Some(path) = named {
         return Ok(path);
     }
@@ -67,6 +68,13 @@ pub fn program(options: &Options) -> Result<PathBuf, Failure> {
 pub fn has_crash_points(program: &Path) -> bool {
     let name = concat!("TIEBEAM", "_CRASH_AT").as_bytes();
     fs::read(program).is_ok_and(|bytes| bytes.windows(name.len()).any(|window| window == name))
+}
+
+/// An address of this process and this run: 127.7.x.y by the process id, so that runs of several
+/// processes do not meet.
+fn own_address(number: u8) -> SocketAddr {
+    let process = (std::process::id() % 250 + 1) as u8;
+    SocketAddr::from(([127, 7, process, number.max(1)], 20_003))
 }
 
 /// The name of the user that runs this.
@@ -92,7 +100,7 @@ impl Subject {
         Ok(Subject {
             data: folder.join("node"),
             marks: folder.join("marks"),
-            address: SocketAddr::from(([127, 0, 7, options.address.max(1)], 20_003)),
+            address: own_address(options.number),
             cgroup: Cgroup::make(&name),
             folder,
             program,
@@ -155,6 +163,9 @@ impl Subject {
         }
         command.env("TIEBEAMD_EXEC_ENABLED", "true").env("TIEBEAMD_EXEC_ALLOW", "/bin/sh");
         command.env("TIEBEAMD_EXEC_USERS", own_name()?).env("RUST_LOG", "info");
+        // The images of the power rounds are small.
+        command.env("TIEBEAMD_DISK_FREE_BYTES_MIN", "1MiB");
+        command.env("TIEBEAMD_DISK_FREE_PERCENT_MIN", "1");
         command.envs(crash_at.map(|point| ("TIEBEAM_CRASH_AT", point)));
         command.stdin(Stdio::null()).stdout(words.try_clone()?).stderr(words);
         self.child = Some(command.spawn()?);
