@@ -37,6 +37,13 @@ impl Draft {
         }
     }
 
+    /// Takes what was drafted and leaves an empty draft against the same State.
+    #[must_use]
+    pub fn take(&mut self) -> Draft {
+        let empty = Draft::new(self.base.clone());
+        std::mem::replace(self, empty)
+    }
+
     /// The State it is made against. What is looked at here is not remembered: for job functions
     /// that only read, and for what cannot change under a plan's feet.
     pub fn state(&self) -> &Arc<State> {
@@ -115,32 +122,33 @@ impl Draft {
         if self.writes.is_empty() {
             return Ok(());
         }
-        self.base.try_writes(&self.plan_of(Outcome::Ok)).map(drop)
+        self.base.try_writes(&self.writes).map(drop)
     }
 
-    fn plan_of(&self, outcome: Outcome) -> Plan {
-        let reads = self.reads.iter().map(|(p, seen)| Read { path: p.clone(), seen: *seen });
+    fn into_plan(self, outcome: Outcome, error: Option<String>, output: Option<Value>) -> Plan {
+        let reads = self.reads.into_iter().map(|(path, seen)| Read { path, seen }).collect();
+        let ok = outcome == Outcome::Ok;
         Plan {
             base_revision: self.base.revision,
-            reads: reads.collect(),
-            writes: if outcome == Outcome::Ok { self.writes.clone() } else { Vec::new() },
+            reads,
+            writes: if ok { self.writes } else { Vec::new() },
             outcome,
-            error: None,
-            output: None,
-            warnings: self.warnings.clone(),
+            error,
+            output,
+            warnings: self.warnings,
             dry_run: None,
-            derived: self.derived.clone(),
+            derived: if ok { self.derived } else { Vec::new() },
         }
     }
 
     /// The plan of a job that ended well.
     pub fn done(self, output: Option<Value>) -> Plan {
-        Plan { output, ..self.plan_of(Outcome::Ok) }
+        self.into_plan(Outcome::Ok, None, output)
     }
 
     /// The plan of a job that did not: nothing is changed.
     pub fn failed(self, outcome: Outcome, error: String) -> Plan {
-        Plan { error: Some(error), derived: Vec::new(), ..self.plan_of(outcome) }
+        self.into_plan(outcome, Some(error), None)
     }
 }
 

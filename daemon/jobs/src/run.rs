@@ -158,7 +158,7 @@ impl Run {
 
     /// The plan that the run came to. `dry_run` keeps the diff and drops the changes.
     pub fn into_plan(self, result: Result<Value, JobError>, dry_run: bool) -> Plan {
-        let draft = self.draft().clone();
+        let draft = self.draft().take();
         let checked = result.and_then(|output| {
             draft.check()?;
             Ok(output)

@@ -36,5 +36,11 @@ pub async fn once(
         tracing::error!(job = job.declaration.name, "a job function panicked");
         Err(JobError::failed("the job failed by a fault of the daemon; its log names the place"))
     });
-    run.into_plan(result, dry_run)
+    let mut plan = run.into_plan(result, dry_run);
+    if let Some(shown) = &mut plan.dry_run {
+        let locks = (job.declaration.locks)(params);
+        let locks: Vec<String> = locks.iter().map(ToString::to_string).collect();
+        shown["locks"] = serde_json::json!(locks);
+    }
+    plan
 }

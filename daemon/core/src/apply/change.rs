@@ -2,7 +2,7 @@
 
 use crate::diff;
 use crate::path::Path;
-use crate::proposal::{Plan, Read, Write};
+use crate::proposal::{Read, Write};
 use crate::schema::{self, Violation};
 use crate::state::{Credential, State};
 use crate::tree::Tree;
@@ -36,7 +36,7 @@ impl State {
     }
 
     /// Tries a plan's writes on the newest configuration, under the next revision.
-    pub(crate) fn try_writes(&self, plan: &Plan) -> Result<Tried, Violation> {
+    pub(crate) fn try_writes(&self, writes: &[Write]) -> Result<Tried, Violation> {
         let next = self.revision + 1;
         let mut tried = Tried {
             config: self.config.clone(),
@@ -45,7 +45,7 @@ impl State {
             released: Vec::new(),
         };
         let mut touched = BTreeSet::new();
-        for write in &plan.writes {
+        for write in writes {
             self.try_write(write, next, &mut tried, &mut touched)?;
         }
         let mut covered: Option<Path> = None;

@@ -57,7 +57,7 @@ impl State {
         if plan.outcome != Outcome::Ok || plan.writes.is_empty() {
             return Ok(None);
         }
-        self.try_writes(plan).map(Some).map_err(|violation| violation.to_string())
+        self.try_writes(&plan.writes).map(Some).map_err(|violation| violation.to_string())
     }
 
     /// The answer for a call that must not make a job: made before, or no room.
