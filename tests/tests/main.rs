@@ -2,6 +2,7 @@
 //!
 //! One binary links once and runs side by side; `tidy` fails if a file of tests is forgotten.
 
+mod crash;
 #[path = "../e2e/mod.rs"]
 mod e2e;
 mod tidy;
