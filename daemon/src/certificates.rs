@@ -125,27 +125,42 @@ fn switch(engine: &Engine, state: &State) -> Result<(), CertificatesError> {
     replaced.map_err(CertificatesError::Serve)
 }
 
-/// Follows the section `ssl` of State and serves what it says, until the node stops.
-pub async fn follow(engine: Arc<Engine>) {
-    let at = path(&["ssl"]);
+/// The revision of the section `ssl`.
+fn ssl_revision(state: &State) -> Option<u64> {
+    state.config.revision_at(&path(&["ssl"]))
+}
+
+/// Serves what the newest State says, and gives the revision of its section `ssl`. For the start:
+/// the snapshot, with which [`tls`] was made, may be older than the log.
+///
+/// # Errors
+/// See [`CertificatesError`].
+pub fn catch_up(engine: &Engine) -> Result<Option<u64>, CertificatesError> {
+    let state = engine.board.state();
+    switch(engine, &state)?;
+    Ok(ssl_revision(&state))
+}
+
+/// Follows the section `ssl` of State, of which `served` is in force, and serves what it says,
+/// until the node stops.
+pub async fn follow(engine: Arc<Engine>, mut served: Option<u64>) {
     let mut due = engine.board.due();
-    let mut served = engine.board.state().config.revision_at(&at);
     loop {
+        let state = engine.board.state();
+        let newest = ssl_revision(&state);
+        if newest != served {
+            served = newest;
+            match switch(&engine, &state) {
+                Ok(()) => tracing::info!(revision = state.revision, "serving other certificates"),
+                Err(error) => {
+                    let error = crate::report::chain(&error);
+                    tracing::error!(%error, "certificates not switched");
+                }
+            }
+        }
         tokio::select! {
             _ = due.changed() => {}
             () = engine.stop.cancelled() => return,
-        }
-        let state = engine.board.state();
-        let newest = state.config.revision_at(&at);
-        if newest == served {
-            continue;
-        }
-        served = newest;
-        match switch(&engine, &state) {
-            Ok(()) => tracing::info!(revision = state.revision, "serving other certificates"),
-            Err(error) => {
-                tracing::error!(error = %crate::report::chain(&error), "certificates not switched");
-            }
         }
     }
 }
