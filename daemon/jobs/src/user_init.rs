@@ -9,7 +9,6 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tiebeam_core::declaration::{Declaration, Param, Params, Secrecy, Type};
 use tiebeam_core::lock::Lock;
-use tiebeam_proto::RpcError;
 
 /// The job behind the method `user_init`.
 pub static USER_INIT: Job = Job {
@@ -31,7 +30,7 @@ pub static USER_INIT: Job = Job {
             r#"{"name": "alice", "one_time_secret": "Zm9y-once", "password": "your-password"}"#,
         ],
         locks: write_lock,
-        precheck: check,
+        precheck: users::check_new_password,
         ..Declaration::MODIFY
     },
     run: |run| Box::pin(user_init(run)),
@@ -40,10 +39,6 @@ pub static USER_INIT: Job = Job {
 fn write_lock(params: &Params) -> Vec<Lock> {
     let name = params.get("name").and_then(Value::as_str).unwrap_or_default();
     vec![Lock::write(format!("users/{name}"))]
-}
-
-fn check(params: &Params) -> Result<(), RpcError> {
-    users::check_password(params, "password")
 }
 
 async fn user_init(run: Run) -> Result<Value, JobError> {

@@ -23,7 +23,7 @@ pub(crate) static JOB: Job = Job {
         self_param: Some("username"),
         examples: &[r#"{"username": "alice", "password": "your-password"}"#],
         locks: users::write_lock,
-        precheck: |params| users::check_password(params, "password"),
+        precheck: users::check_new_password,
         ..Declaration::MODIFY
     },
     run: |run| Box::pin(user_passwd(run)),

@@ -134,6 +134,17 @@ pub(crate) fn check_password(params: &Params, name: &str) -> Result<(), RpcError
     Ok(())
 }
 
+/// As [`check_password`], and refuses `*`, which elsewhere stands for a user without a password:
+/// who means to lock a user out must not set a password of one character.
+pub(crate) fn check_new_password(params: &Params) -> Result<(), RpcError> {
+    check_password(params, "password")?;
+    if params.get("password").is_some_and(|password| password == "*") {
+        let error = invalid("password", "`*` is no password");
+        return Err(error.hint("user_modify with login_enabled: false locks a user out"));
+    }
+    Ok(())
+}
+
 /// The hash of the parameter `password`: made here, or with `encode_passwd: false` given.
 pub(crate) async fn password_hash(run: &Run) -> Result<String, JobError> {
     let password = run.text("password").unwrap_or_default().to_owned();

@@ -247,10 +247,10 @@ impl ClusterKey {
     }
 }
 
-/// What State keeps of a one-time secret: `sha256:<hex>`. The secret has 256 random bits, so a
-/// slow hash would add nothing.
+/// What State keeps of a one-time secret: hex SHA-256, as the job `user_init` makes it too. The
+/// secret has 256 random bits, so a slow hash would add nothing.
 pub fn one_time_hash(secret: &str) -> String {
-    sha256_text(&[b"tiebeam one-time secret 1\0", secret.as_bytes()])
+    tiebeam_proto::canonical::hex(digest::digest(&digest::SHA256, secret.as_bytes()).as_ref())
 }
 
 /// Random bytes of the system.
@@ -397,7 +397,9 @@ mod tests {
         let different: std::collections::BTreeSet<_> = all.iter().flatten().collect();
         assert_eq!(different.len(), all.len());
         assert!(get("join", "12", "7.a").is_none() && get("join", "12", "x").is_none());
-        assert_ne!(one_time_hash("a"), one_time_hash("b"));
+        // Plain SHA-256, as the job `user_init` compares it.
+        let of_a = "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4f72b9807785afee48bb";
+        assert_eq!(one_time_hash("a"), of_a);
     }
 
     #[test]
