@@ -268,6 +268,9 @@ impl Service for Node {
             node["name"].as_str().is_some_and(|name| name.eq_ignore_ascii_case(host))
                 || address.is_some_and(|(address, _)| address.eq_ignore_ascii_case(host))
         });
-        is_member || settings.hosts().iter().any(|own| own.eq_ignore_ascii_case(host))
+        let metrics = settings.metrics.listen.map(|address| address.ip().to_string());
+        is_member
+            || metrics.is_some_and(|own| own == host || host.eq_ignore_ascii_case("localhost"))
+            || settings.hosts().iter().any(|own| own.eq_ignore_ascii_case(host))
     }
 }
