@@ -5,7 +5,7 @@ use crate::path::Path;
 use crate::proposal::{Read, Write};
 use crate::schema::{self, Violation};
 use crate::state::{Credential, State};
-use crate::tree::Tree;
+use crate::tree::{Node, Tree};
 use imbl::OrdMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -77,7 +77,7 @@ impl State {
                     .config
                     .set(&at, value, revision)
                     .map_err(|error| refused(path, error.to_string()))?;
-                touched.insert(at);
+                touched.insert(shows_at(&self.config, &at));
             }
             Write::Remove { path } => {
                 let at = parsed(path)?;
@@ -124,6 +124,20 @@ impl State {
     }
 }
 
+/// The topmost path at which setting `at` shows: maps that are made on the way are a part of the
+/// change, or undoing it would leave them behind.
+fn shows_at(config: &Tree, at: &Path) -> Path {
+    let is_map = |path: &Path| config.get(path).is_some_and(|node| matches!(**node, Node::Map(_)));
+    let mut top = Path::root();
+    for name in at.names() {
+        if !is_map(&top) {
+            break;
+        }
+        top = top.child(&name);
+    }
+    top
+}
+
 /// A user who goes takes the password along, whichever job it was (invariant 22): one who comes
 /// back by a rollback has none.
 fn forget_removed_users(tried: &mut Tried) {
@@ -138,5 +152,35 @@ fn forget_removed_users(tried: &mut Tried) {
     let gone: Vec<_> = tried.credentials.keys().filter(|user| !exists(user)).cloned().collect();
     for user in gone {
         tried.credentials.remove(&user);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::genesis::Genesis;
+    use serde_json::json;
+    use tiebeam_proto::time::Time;
+
+    #[test]
+    fn a_change_leads_back_to_the_tree_before_it() {
+        let state = State::genesis(&Genesis {
+            cluster_id: "c".to_owned(),
+            cluster_name: "c".to_owned(),
+            node: (11, "n11".to_owned(), "127.0.0.11:20003".to_owned()),
+            raft_id: 11 << 16 | 1,
+            key_hash: "00".to_owned(),
+            admin_hash: "$argon2id$".to_owned(),
+            wall: Time::default(),
+        });
+        let state = state.unwrap();
+        let set = |path: &str| Write::Set { path: path.to_owned(), value: json!(1) };
+        for paths in [&["app/a"][..], &["app/a/b/c"], &["app/a/b", "app/a/c/d"]] {
+            let writes: Vec<Write> = paths.iter().map(|path| set(path)).collect();
+            let tried = state.try_writes(&writes).unwrap();
+            let back = diff::undo(&tried.config, &tried.changes, 3).unwrap();
+            assert_eq!(back.hash(), state.config.hash(), "{paths:?}: {:?}", tried.changes);
+            assert_eq!(tried.changes[0].path, "app/a");
+        }
     }
 }
