@@ -1,4 +1,16 @@
 //! Real processes: a node of its own for every test, seen through the wire by the clients that
 //! people have. Each module holds a part of the contract; nothing here looks inside the daemon.
 
+mod certificates;
+mod change_story;
+mod clients;
+mod command_line;
+mod draining;
+mod endpoints;
+mod kwargs;
+mod last_admin;
+mod restart;
 mod smoke;
+mod starting;
+mod transcripts;
+mod unix_socket;

@@ -4,7 +4,7 @@
 //! stopped when it is dropped: SIGTERM to its process id, then SIGKILL. The folder goes with it,
 //! unless the test failed; then its path and the end of the node's log are printed.
 
-use crate::program::{Ended, run, tiebeamd_program};
+use crate::program::{Ended, run, tiebeamd_command};
 use crate::wire::{Login, Reply, Wire};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -87,7 +87,7 @@ impl TestNode {
         let password_file = folder.join("password");
         std::fs::write(&password_file, format!("{PASSWORD}\n")).expect("a file in a new folder");
         let data = folder.join("data");
-        let mut init = Command::new(tiebeamd_program());
+        let mut init = tiebeamd_command();
         init.args(["init", "--node-id", "11", "--name", "n11", "--cluster", "test"])
             .arg("--data")
             .arg(&data)
@@ -127,7 +127,7 @@ impl TestNode {
 
     /// `tiebeamd run` on this node's folder, with its options.
     pub fn run_command(&self) -> Command {
-        let mut command = Command::new(tiebeamd_program());
+        let mut command = tiebeamd_command();
         command.arg("run").arg("--data").arg(&self.data);
         for (key, value) in &self.options.settings {
             command.arg("--set").arg(format!("{key}={value}"));
@@ -226,7 +226,7 @@ impl TestNode {
     /// `tiebeamd check` on the stopped node.
     #[track_caller]
     pub fn check(&self) -> Ended {
-        run(Command::new(tiebeamd_program()).arg("check").arg("--data").arg(&self.data), "")
+        run(tiebeamd_command().arg("check").arg("--data").arg(&self.data), "")
     }
 
     /// The unix socket.

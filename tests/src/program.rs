@@ -45,6 +45,20 @@ pub fn tiebeamd_program() -> PathBuf {
     built("TIEBEAMD_BIN", "tiebeamd")
 }
 
+/// A command of `tiebeamd` without the settings that this process's environment may hold.
+///
+/// # Panics
+/// The program is not there.
+pub fn tiebeamd_command() -> Command {
+    let mut command = Command::new(tiebeamd_program());
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("TIEBEAMD_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
 /// `tiebeam`: the variable `TIEBEAM_BIN`, or the one built with the test.
 ///
 /// # Panics

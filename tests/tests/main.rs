@@ -5,4 +5,5 @@
 mod crash;
 #[path = "../e2e/mod.rs"]
 mod e2e;
+mod last_admin;
 mod tidy;
