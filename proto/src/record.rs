@@ -3,7 +3,8 @@
 //! A record's canonical form (RFC 8785 JSON, [`crate::canonical`]) is what the chain hashes
 //! (ruling 15); the job file (wire.md section 8) is a rendering of it. So every value here has
 //! the form that the file shows: times are RFC 3339 text, sizes are integers, nothing is a float
-//! unless a user put it into a parameter or output.
+//! unless a user put it into a parameter or output. Fields stand in alphabetical order, which is
+//! their canonical one ([`crate::canonical::of_sorted`]).
 
 use crate::{Kind, Outcome, time::Time};
 use serde::{Deserialize, Serialize};
@@ -23,43 +24,45 @@ pub enum Record {
     Audit(AuditRecord),
     /// What became known of a job after its record was final (rulings 11 and 15).
     Addendum(AddendumRecord),
+    /// The whole configuration at a revision, so that looking back needs few diffs.
+    Tree(TreeRecord),
 }
 
 /// Who asked, from where, and how the request looked (ruling 31).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RequestFacts {
-    /// `json-rpc`, `xml-rpc`, `rest`, `ws`, or `internal`.
-    pub protocol: String,
+    /// Size of the body in bytes.
+    #[serde(default)]
+    pub bytes: u64,
+    /// Headers by allow-list; `authorization` as scheme and user.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
     /// The path, without its query.
     pub path: String,
     /// `address:port`, or `unix:<node>:<uid>:<pid>`.
     pub peer: String,
+    /// `json-rpc`, `xml-rpc`, `rest`, `ws`, or `internal`.
+    pub protocol: String,
+    /// The idempotency key.
+    #[serde(default)]
+    pub request_id: Option<String>,
     /// The TLS session; absent on the unix socket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsFacts>,
     /// The `User-Agent` header.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_agent: Option<String>,
-    /// Headers by allow-list; `authorization` as scheme and user.
-    #[serde(default)]
-    pub headers: BTreeMap<String, String>,
-    /// The idempotency key.
-    #[serde(default)]
-    pub request_id: Option<String>,
-    /// Size of the body in bytes.
-    #[serde(default)]
-    pub bytes: u64,
 }
 
 /// The TLS session of a request.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct TlsFacts {
-    /// `TLSv1.2` or `TLSv1.3`.
-    pub version: String,
     /// The suite's standard name.
     pub cipher: String,
     /// Subject of a verified client certificate.
     pub client_certificate: Option<String>,
+    /// `TLSv1.2` or `TLSv1.3`.
+    pub version: String,
 }
 
 /// How the job was to run.
@@ -78,14 +81,14 @@ pub enum Mode {
 /// What the scheduler noted.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Scheduling {
+    /// The revision the plan was made against.
+    pub base_revision: u64,
+    /// The locks, as `read path` or `write path`.
+    pub locks: Vec<String>,
     /// Node id of the master that took the job.
     pub master: u32,
     /// Its term.
     pub term: u64,
-    /// The locks, as `read path` or `write path`.
-    pub locks: Vec<String>,
-    /// The revision the plan was made against.
-    pub base_revision: u64,
     /// Cluster time between submission and schedule.
     pub waited_us: u64,
 }
@@ -93,38 +96,39 @@ pub struct Scheduling {
 /// When each stage was reached; a stage that was not is absent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stages {
-    /// The job had an id.
+    /// Its revision was applied by the awaited members.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub submitted: Option<Time>,
-    /// The scheduler accepted or declined it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub scheduled: Option<Time>,
+    pub committed: Option<Time>,
     /// The plan or the first command began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub executed: Option<Time>,
     /// It ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished: Option<Time>,
-    /// Its revision was applied by the awaited members.
+    /// The scheduler accepted or declined it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub committed: Option<Time>,
+    pub scheduled: Option<Time>,
+    /// The job had an id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub submitted: Option<Time>,
 }
 
 /// One command of a job.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct CommandRecord {
+    /// Node clock minus master clock when it started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_offset_us: Option<i64>,
+    /// End, by the node's clock.
+    #[serde(default)]
+    pub ended: Option<Time>,
+    /// How an `indeterminate` or `refused` was established.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<String>,
     /// The key that the job gave, unique within the job.
     pub name: String,
     /// The node that ran it.
     pub node: u32,
-    /// Start, by the node's clock.
-    #[serde(default)]
-    pub started: Option<Time>,
-    /// End, by the node's clock.
-    #[serde(default)]
-    pub ended: Option<Time>,
-    /// `ok`, `failed`, `timeout`, `cancelled`, `refused`, `indeterminate`, or `open`.
-    pub result: String,
     /// First and last 32 KiB of what it printed (ruling 32).
     #[serde(default)]
     pub output: String,
@@ -134,18 +138,17 @@ pub struct CommandRecord {
     /// SHA-256 of the whole output, hex; absent if it printed nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_sha256: Option<String>,
-    /// Whether `output` is not the whole.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub truncated: bool,
+    /// `ok`, `failed`, `timeout`, `cancelled`, `refused`, `indeterminate`, or `open`.
+    pub result: String,
+    /// Start, by the node's clock.
+    #[serde(default)]
+    pub started: Option<Time>,
     /// Exit status, or minus the signal that ended it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<i32>,
-    /// Node clock minus master clock when it started.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub clock_offset_us: Option<i64>,
-    /// How an `indeterminate` or `refused` was established.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub evidence: Option<String>,
+    /// Whether `output` is not the whole.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub truncated: bool,
 }
 
 /// The part of the result object that is kept.
@@ -159,27 +162,27 @@ pub struct ResultRecord {
     /// What the job returned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result_output: Option<Value>,
+    /// The plan of a dry run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result_plan: Option<Value>,
     /// The revision it made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result_revision: Option<u64>,
     /// Warnings.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub result_warnings: Vec<String>,
-    /// The plan of a dry run.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub result_plan: Option<Value>,
 }
 
 /// One line of a configuration diff.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Change {
+    /// The value before; absent for `add`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub old: Option<Value>,
     /// What happened at `path`.
     pub op: ChangeOp,
     /// An RFC 6901 pointer without its first slash.
     pub path: String,
-    /// The value before; absent for `add`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub old: Option<Value>,
     /// The value after; absent for `remove`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<Value>,
@@ -206,93 +209,116 @@ pub struct NodesApplied {
     pub pending: Vec<u32>,
     /// Why each pending member had not.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub reasons: BTreeMap<u32, String>,
+    pub reasons: BTreeMap<String, String>,
 }
 
 /// Everything that is kept of a job.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct JobRecord {
+    /// What it changed, secrets as commitments.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub change: Vec<Change>,
+    /// Its commands, in the order of their start.
+    #[serde(default)]
+    pub commands: Vec<CommandRecord>,
     /// [`FORMAT`].
     pub format: u32,
     /// The id, `<node id>.<sequence>`.
     pub job: String,
-    /// The job's name.
-    pub name: String,
     /// What such a job may do.
     pub kind: Kind,
-    /// How it ended; absent while it runs.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub outcome: Option<Outcome>,
-    /// Who started it.
-    pub user: String,
-    /// Why, in the caller's words.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
     /// How it was to run.
     pub mode: Mode,
-    /// Its parameters, secrets withheld or as commitments (ruling 21).
-    pub parameters: Map<String, Value>,
+    /// The job's name.
+    pub name: String,
+    /// Who had applied the change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<NodesApplied>,
     /// What the salts of the commitments in this record were made from, with the cluster's key;
     /// absent if there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nonce: Option<String>,
+    /// How it ended; absent while it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+    /// Its parameters, secrets withheld or as commitments (ruling 21).
+    pub parameters: Map<String, Value>,
+    /// Why, in the caller's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// The request that started it.
     pub request: RequestFacts,
+    /// What it returned.
+    #[serde(default)]
+    pub result: ResultRecord,
     /// What the scheduler noted.
     pub scheduling: Scheduling,
     /// When each stage was reached.
     pub stages: Stages,
-    /// Its commands, in the order of their start.
-    #[serde(default)]
-    pub commands: Vec<CommandRecord>,
-    /// What it returned.
-    #[serde(default)]
-    pub result: ResultRecord,
-    /// What it changed, secrets as commitments.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub change: Vec<Change>,
-    /// Who had applied the change.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub nodes: Option<NodesApplied>,
+    /// Who started it.
+    pub user: String,
 }
 
 /// A fact about access (ruling 46).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AuditRecord {
-    /// [`FORMAT`].
-    pub format: u32,
     /// `login`, `login_failed`, `denied`, `rights_changed`, `auditor_read`, or `suppressed`.
     pub audit: String,
-    /// Whom it is about; absent in sums.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub user: Option<String>,
-    /// From where.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub source: Option<String>,
+    /// How many such facts this record stands for.
+    pub count: u64,
+    /// [`FORMAT`].
+    pub format: u32,
     /// What was asked for: a method, a job, an object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub object: Option<String>,
-    /// How many such facts this record stands for.
-    pub count: u64,
+    /// From where.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
     /// Time of the first.
     pub time: Time,
+    /// Whom it is about; absent in sums.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
 }
 
 /// Late evidence about a job (ruling 15).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AddendumRecord {
-    /// [`FORMAT`].
-    pub format: u32,
     /// The job it belongs to.
     pub addendum: String,
-    /// When it became known.
-    pub time: Time,
     /// The late result of a command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<CommandRecord>,
+    /// [`FORMAT`].
+    pub format: u32,
     /// What else is to be said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+    /// When it became known.
+    pub time: Time,
+}
+
+/// The whole configuration at a revision. It follows the record of the job that made the revision.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TreeRecord {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// When the revision was committed.
+    pub time: Time,
+    /// The configuration.
+    pub tree: FullTree,
+}
+
+/// A configuration as a record holds it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FullTree {
+    /// The root's value, secrets as commitments.
+    pub config: Value,
+    /// Its revision.
+    pub revision: u64,
+    /// The revision's hash. It covers secrets in their sealed form, so it cannot be computed from
+    /// `config` where there are any.
+    pub root: String,
 }
 
 /// A record's place in the chain: SHA-256 as lower-case hex with the prefix `sha256:`.
@@ -313,4 +339,99 @@ pub struct Archived {
     pub link: ChainLink,
     /// RFC 8785 JSON of the record, without the link: the bytes that were hashed.
     pub canonical: std::sync::Arc<[u8]>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::canonical;
+    use serde_json::json;
+
+    #[test]
+    fn fields_stand_in_their_canonical_order() {
+        let text = || Some("x".to_owned());
+        let time = Some(Time(1));
+        let stages = Stages {
+            submitted: time,
+            scheduled: time,
+            executed: time,
+            finished: time,
+            committed: time,
+        };
+        let command = CommandRecord {
+            started: time,
+            ended: time,
+            output_sha256: text(),
+            truncated: true,
+            status: Some(1),
+            clock_offset_us: Some(1),
+            evidence: text(),
+            ..CommandRecord::default()
+        };
+        let tls = Some(TlsFacts { client_certificate: text(), ..TlsFacts::default() });
+        let user_agent = text();
+        let record = JobRecord {
+            format: FORMAT,
+            job: "11.1".into(),
+            name: "x".into(),
+            kind: Kind::Modify,
+            outcome: Some(Outcome::Ok),
+            user: "admin".into(),
+            reason: text(),
+            mode: Mode::Immediate,
+            parameters: json!({"b": 1.0, "a": {"\u{1f600}": [1e21, -0.0]}})
+                .as_object()
+                .cloned()
+                .unwrap_or_default(),
+            nonce: text(),
+            request: RequestFacts { tls, user_agent, ..RequestFacts::default() },
+            scheduling: Scheduling::default(),
+            stages,
+            commands: vec![command.clone()],
+            result: ResultRecord {
+                result_desc: text(),
+                result_output: Some(json!(1.5)),
+                result_revision: Some(1),
+                result_warnings: vec!["w".into()],
+                result_plan: Some(json!({})),
+                ..ResultRecord::default()
+            },
+            change: vec![Change {
+                op: ChangeOp::Replace,
+                path: "a".into(),
+                old: Some(json!(1)),
+                value: Some(json!(2)),
+            }],
+            nodes: Some(NodesApplied {
+                applied: vec![11],
+                pending: vec![12],
+                reasons: [("12".to_owned(), "offline".to_owned())].into(),
+            }),
+        };
+        let plain = JobRecord { parameters: Map::new(), ..record.clone() };
+        for record in [record, plain] {
+            let value = serde_json::to_value(&record).unwrap();
+            assert_eq!(canonical::of_sorted(&record), canonical::to_vec(&value));
+        }
+        let addendum = AddendumRecord {
+            format: FORMAT,
+            addendum: "11.1".into(),
+            time: Time(1),
+            command: Some(command),
+            note: text(),
+        };
+        let value = serde_json::to_value(&addendum).unwrap();
+        assert_eq!(canonical::of_sorted(&addendum), canonical::to_vec(&value));
+        let audit = AuditRecord {
+            format: FORMAT,
+            audit: "login".into(),
+            user: text(),
+            source: text(),
+            object: text(),
+            count: 1,
+            time: Time(1),
+        };
+        let value = serde_json::to_value(&audit).unwrap();
+        assert_eq!(canonical::of_sorted(&audit), canonical::to_vec(&value));
+    }
 }

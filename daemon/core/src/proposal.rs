@@ -6,6 +6,7 @@
 //! catalogue. Secrets are sealed or hashed before they come here (ruling 21).
 
 use crate::lock::Lock;
+use crate::tree::Hash;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 use tiebeam_proto::{
@@ -384,6 +385,9 @@ pub struct Rehash {
 pub struct Cut {
     /// The lowest chain index that is kept.
     pub floor_index: u64,
+    /// The hash that the record at the floor follows: State does not know it, the history does.
+    #[serde(default)]
+    pub floor_previous: Hash,
 }
 
 /// A recorded input of a job function.

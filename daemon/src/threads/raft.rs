@@ -29,6 +29,8 @@ use tokio::sync::{oneshot, watch};
 
 /// Batches of entries between the raft thread and apply: a bound, so that apply's lag is felt.
 const BATCHES_MAX: usize = 64;
+/// Applied entries that stay in memory.
+const IN_MEMORY: u64 = 512;
 /// Requests that are drained into one group.
 const DRAINED_MAX: usize = 4_096;
 
@@ -130,8 +132,10 @@ impl Recovered {
         let (to_log, for_log) = channel();
         let (to_apply, for_apply) = sync_channel(BATCHES_MAX);
         let (role, role_seen) = watch::channel(Role::default());
+        let floor = self.state.chain.floor_index;
         let snapshotter =
-            Snapshotter::new(self.data, history.clone(), metrics.clone(), to_raft.clone());
+            Snapshotter::new(self.data, history.clone(), metrics.clone(), to_raft.clone(), floor);
+        let snapshot = self.state.applied;
         let applier = Applier { state: self.state, board, history, metrics, snapshotter };
         let log_metrics = applier.metrics.clone();
         let (log, writer_to_raft) = (self.log, to_raft.clone());
@@ -141,7 +145,7 @@ impl Recovered {
             thread("apply", move || applier.run(&for_apply, &apply_to_raft))?,
             thread("raft", {
                 let tick = Duration::from_millis(u64::from(raft.tick_ms));
-                let raft = RaftThread::new(node, to_log, to_apply, role);
+                let raft = RaftThread::new(node, to_log, to_apply, role, snapshot);
                 move || raft.run(&from_all, tick)
             })?,
         ];
@@ -204,6 +208,7 @@ struct RaftThread {
     reads: HashMap<u64, oneshot::Sender<Result<u64, ProposeError>>>,
     waiters: VecDeque<Waiter>,
     snapshots: VecDeque<u64>,
+    trimmed: u64,
 }
 
 impl RaftThread {
@@ -212,6 +217,7 @@ impl RaftThread {
         to_log: Sender<ToLog>,
         to_apply: SyncSender<Batch>,
         role: watch::Sender<Role>,
+        snapshot: u64,
     ) -> RaftThread {
         RaftThread {
             node,
@@ -222,7 +228,10 @@ impl RaftThread {
             proposed: HashMap::new(),
             reads: HashMap::new(),
             waiters: VecDeque::new(),
-            snapshots: VecDeque::new(),
+            // The one that was there at the start counts: else a node that is often started again
+            // would keep its whole log.
+            snapshots: VecDeque::from([snapshot]),
+            trimmed: snapshot,
         }
     }
 
@@ -280,10 +289,20 @@ impl RaftThread {
             ToRaft::Request(Request::Stop) => return,
             ToRaft::Persisted(group) => Input::Persisted { group },
             ToRaft::PersistFailed => Input::PersistFailed,
-            ToRaft::Applied(index) => Input::Applied { index },
+            ToRaft::Applied(index) => return self.applied(index),
             ToRaft::Snapshotted { index } => return self.compact(index),
         };
         self.node.receive(input);
+    }
+
+    /// Nobody but this node ever needs an entry that is applied while it is the only voter, and on
+    /// disk the log stays as it is: so memory holds the newest entries only.
+    fn applied(&mut self, index: u64) {
+        self.node.receive(Input::Applied { index });
+        if index >= self.trimmed + 2 * IN_MEMORY {
+            self.trimmed = index - IN_MEMORY;
+            self.node.receive(Input::Compact { index: self.trimmed });
+        }
     }
 
     /// The last two snapshots are kept, so the log is kept back to the older one.

@@ -1,8 +1,8 @@
-//! Facts about access, ended tokens, better hashes, and the floor of the history.
+//! Facts about access, ended tokens, better hashes.
 
 use super::Entry;
 use crate::effect::Answer;
-use crate::proposal::{Cut, Rehash, Revoke};
+use crate::proposal::{Rehash, Revoke};
 use crate::state::State;
 use std::sync::Arc;
 use tiebeam_proto::record::AuditRecord;
@@ -13,8 +13,7 @@ const REVOKED_MAX: usize = 100_000;
 impl State {
     pub(super) fn apply_audit(&mut self, entry: &mut Entry, facts: &[AuditRecord]) -> Answer {
         for fact in facts {
-            let value = serde_json::to_value(fact).expect("a record is plain JSON");
-            self.archive(entry, &value, None);
+            self.archive(entry, fact, None);
         }
         Answer::Done
     }
@@ -31,13 +30,6 @@ impl State {
             && credential.hash.as_deref() == Some(rehash.old.as_str())
         {
             credential.hash = Some(rehash.new.clone());
-        }
-        Answer::Done
-    }
-
-    pub(super) fn apply_cut(&mut self, cut: &Cut) -> Answer {
-        if cut.floor_index > self.chain.floor_index && cut.floor_index <= self.chain.index {
-            self.chain.floor_index = cut.floor_index;
         }
         Answer::Done
     }

@@ -102,8 +102,7 @@ impl State {
             command: Some(ended.record.clone()),
             note: None,
         };
-        let value = serde_json::to_value(&addendum).expect("a record is plain JSON");
-        self.archive(entry, &value, None);
+        self.archive(entry, &addendum, None);
         if doubt.commands.is_empty() {
             self.locks_held.release(&doubt.locks);
             self.doubts.remove(&ended.job);

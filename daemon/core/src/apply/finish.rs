@@ -84,10 +84,15 @@ impl State {
             job.record.nodes = Some(NodesApplied {
                 applied: committed.applied.clone(),
                 pending: committed.pending.iter().map(|(node, _)| *node).collect(),
-                reasons: committed.pending.iter().cloned().collect(),
+                reasons: committed
+                    .pending
+                    .iter()
+                    .map(|(node, why)| (node.to_string(), why.clone()))
+                    .collect(),
             });
             entry.stage(&job, Stage::Committed, committed.time);
-            self.archive_job(entry, job);
+            let record = self.archive_job(entry, job);
+            self.archive_full_tree(entry, &record, committed.time);
         }
         Answer::Done
     }

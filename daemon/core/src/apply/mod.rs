@@ -9,13 +9,14 @@ mod change;
 mod command;
 mod finish;
 mod queue;
+pub mod retention;
 mod run_once;
 
 use crate::effect::{Answer, Effect, Event, What};
 use crate::job::Job;
 use crate::proposal::{Body, Header, Proposal};
 use crate::state::State;
-use serde_json::Value;
+use serde::Serialize;
 use std::sync::Arc;
 use tiebeam_proto::chain;
 use tiebeam_proto::record::{Archived, ChainLink, JobRecord};
@@ -118,8 +119,13 @@ impl State {
     }
 
     /// Appends a record to the chain and hands it to the history.
-    fn archive(&mut self, entry: &mut Entry, record: &Value, job: Option<Arc<JobRecord>>) {
-        let canonical = canonical::to_vec(record);
+    fn archive<T: Serialize>(
+        &mut self,
+        entry: &mut Entry,
+        record: &T,
+        job: Option<Arc<JobRecord>>,
+    ) {
+        let canonical = canonical::of_sorted(record);
         let previous = self.chain.head;
         let this = chain::hash(&previous, &canonical);
         self.chain.index += 1;
@@ -137,8 +143,7 @@ impl State {
     fn archive_job(&mut self, entry: &mut Entry, job: Job) -> Arc<JobRecord> {
         assert!(job.record.outcome.is_some(), "only a job that ended is archived");
         let record = Arc::new(job.record);
-        let value = serde_json::to_value(&*record).expect("a record is plain JSON");
-        self.archive(entry, &value, Some(record.clone()));
+        self.archive(entry, &*record, Some(record.clone()));
         record
     }
 

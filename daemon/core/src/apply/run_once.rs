@@ -144,6 +144,7 @@ impl State {
         };
         job.record.change = tried.map(|tried| tried.changes).unwrap_or_default();
         job.record.commands.push(config_change(&job, time));
+        self.keep_full_tree(revision);
         job.change_index = Some(entry.index);
         entry.revision(revision, &job);
         let record = Arc::new(job.record.clone());
