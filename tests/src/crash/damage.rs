@@ -83,20 +83,32 @@ fn newest(folder: &Path, begin: &str, end: &str) -> Result<PathBuf, Failure> {
     found.ok_or_else(|| format!("{} has no {begin}*{end}", folder.display()).into())
 }
 
+/// How many snapshots there are but for the one that `init` made.
+///
+/// # Errors
+/// The folder cannot be read.
+pub fn snapshots(data: &Path) -> Result<usize, Failure> {
+    let made_later = |path: &&PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        name.trim_start_matches("snap-").parse::<u64>().is_ok_and(|index| index > 10)
+    };
+    Ok(files(&data.join("snapshots"), "snap-", "")?.iter().filter(made_later).count())
+}
+
+/// Whether the log still has its very first segment.
+pub fn has_first_log_segment(data: &Path) -> bool {
+    data.join("log/seg-00000000000000000001").exists()
+}
+
 /// Whether there are two snapshots behind the first one, several log segments, a sealed history
 /// segment and an open one.
 ///
 /// # Errors
 /// The folder cannot be read.
 pub fn is_complete(data: &Path) -> Result<bool, Failure> {
-    let snapshots = files(&data.join("snapshots"), "snap-", "")?;
-    let made_later = |path: &PathBuf| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        name.trim_start_matches("snap-").parse::<u64>().is_ok_and(|index| index > 10)
-    };
     let history = data.join("history");
     let (segments, sealed) = (files(&history, "", ".seg")?, files(&history, "", ".idx")?);
-    Ok(snapshots.iter().filter(|path| made_later(path)).count() >= 2
+    Ok(snapshots(data)? >= 2
         && files(&data.join("log"), "seg-", "")?.len() >= 3
         && !sealed.is_empty()
         && segments.len() > sealed.len()

@@ -26,6 +26,8 @@ const VALUE_BYTES: usize = 56 << 10;
 const VALUES_MAX: u32 = 6_000;
 /// Small values at the end, so that the newest segments have records of common size.
 const TAIL: u32 = 60;
+/// Longest wait for the log to be cut once the second snapshot is there.
+const CUT_WAIT: Duration = Duration::from_secs(10);
 /// Calls at once.
 const AT_ONCE: u32 = 4;
 
@@ -88,7 +90,7 @@ async fn cases(options: &Options) -> Result<Report, Failure> {
     subject.init()?;
     first_answer(&mut subject).await?;
     let mut dice = Dice::new(options.seed);
-    let mut ledger = fill(&subject, &mut dice).await?;
+    let mut ledger = fill(&mut subject, &mut dice).await?;
     subject.kill_all()?;
     let sound = subject.data.clone();
     let mut report = Report { jobs: ledger.ends().len(), ..Report::default() };
@@ -116,11 +118,12 @@ fn copy(from: &Path, to: &Path) -> Result<(), Failure> {
     if copy.status()?.success() { Ok(()) } else { Err("the folder cannot be copied".into()) }
 }
 
-/// Writes until the folder has everything that is to be damaged.
-async fn fill(subject: &Subject, dice: &mut Dice) -> Result<Ledger, Failure> {
-    let rpc = subject.rpc()?;
+/// Writes until the folder has everything that is to be damaged. Between the two snapshots the
+/// node is started again: the log must be cut behind the older one all the same.
+async fn fill(subject: &mut Subject, dice: &mut Dice) -> Result<Ledger, Failure> {
+    let mut rpc = subject.rpc()?;
     let mut ledger = Ledger::open(&rpc, subject.marks.clone()).await?;
-    let mut written = 0;
+    let (mut written, mut again) = (0, false);
     while !damage::is_complete(&subject.data)? {
         if written >= VALUES_MAX {
             return Err(format!("no sealed segment after {written} values").into());
@@ -129,6 +132,18 @@ async fn fill(subject: &Subject, dice: &mut Dice) -> Result<Ledger, Failure> {
             write(&rpc, &mut ledger, written, || dice.text(VALUE_BYTES)).await?;
             written += AT_ONCE;
         }
+        if !again && damage::snapshots(&subject.data)? == 1 {
+            subject.kill()?;
+            first_answer(subject).await?;
+            (rpc, again) = (subject.rpc()?, true);
+        }
+    }
+    let begun = Instant::now();
+    while damage::has_first_log_segment(&subject.data) {
+        if begun.elapsed() > CUT_WAIT {
+            return Err("the log was not cut behind the older snapshot".into());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     for _ in 0..TAIL / AT_ONCE {
         write(&rpc, &mut ledger, written, || "small".to_owned()).await?;
