@@ -7,8 +7,10 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use tiebeam_core::State;
+use tiebeam_core::state::Chain;
 use tiebeam_jobs::JobError;
-use tiebeam_proto::record::{Archived, JobRecord};
+use tiebeam_proto::chain::to_text as text_of;
+use tiebeam_proto::record::{Archived, JobRecord, TreeRecord};
 use tiebeam_proto::{ErrorCode, RpcError, jobfile, time::Time};
 
 fn record_of(archived: &Archived) -> Option<Arc<JobRecord>> {
@@ -61,6 +63,15 @@ pub fn revision(engine: &Engine, revision: u64) -> Result<Option<Arc<JobRecord>>
     Ok(engine.history.revision(revision)?.as_ref().and_then(record_of))
 }
 
+/// The configuration at a revision that has a full tree in the history (every
+/// [`TREE_EVERY`](tiebeam_core::apply::retention::TREE_EVERY)).
+///
+/// # Errors
+/// The history cannot be read.
+pub fn full_tree(engine: &Engine, revision: u64) -> Result<Option<TreeRecord>, HistoryError> {
+    engine.history.full_tree(revision)
+}
+
 /// What became known of a job after its record was final.
 pub fn addenda(engine: &Engine, id: &str) -> Vec<Value> {
     let found = engine.history.addenda(id).unwrap_or_default();
@@ -110,10 +121,13 @@ pub fn node(engine: &Engine, node: u32) -> Value {
         "load": load,
         "disk": {"free_bytes": free, "bytes": all, "enough": engine.space.is_enough()},
         "history": {
+            "oldest": engine.history.oldest(),
             "newest": engine.history.newest(),
             "durable": engine.history_thread.metrics().durable.load(Relaxed),
             "lag_records": lag_records,
             "lag_bytes": lag_bytes,
+            "bytes": engine.history.bytes(),
+            "bytes_max": engine.settings.load().history.bytes_max.0,
         },
         "job_files": {
             "lag_records": engine.job_files.lag.load(Relaxed),
@@ -137,6 +151,7 @@ pub fn health(engine: &Engine) -> Value {
     if !state.doubts.is_empty() {
         problems.push(format!("{} jobs hold locks in doubt: see lock_list", state.doubts.len()));
     }
+    problems.extend(crate::retention::warning(engine));
     problems.extend(crate::certificates::warnings(engine));
     json!({"ok": problems.is_empty(), "problems": problems})
 }
@@ -152,13 +167,19 @@ pub fn verify_history(engine: &Engine) -> Result<Value, JobError> {
         JobError::failed("the history cannot be read; the daemon's log has the reason")
     })?;
     report.require(chain.floor_index, report.to);
-    let problems: Vec<Value> = report
+    let mut problems: Vec<Value> = report
         .problems
         .iter()
         .map(|problem| json!({"file": problem.path.display().to_string(), "what": problem.what}))
         .collect();
+    let begins = begins_as_cut(engine, &chain);
+    if !begins {
+        let what = format!("record {} does not follow what was cut", chain.floor_index);
+        problems.push(json!({"file": engine.history.folder().display().to_string(), "what": what}));
+    }
     Ok(json!({
-        "ok": report.problem_count == 0 && report.gaps.is_empty(),
+        "ok": report.problem_count == 0 && report.gaps.is_empty() && begins,
+        "floor": chain.floor_index,
         "records": report.records,
         "pruned": report.pruned,
         "from": report.from,
@@ -169,4 +190,11 @@ pub fn verify_history(engine: &Engine) -> Result<Value, JobError> {
         "problems": problems,
         "chain_index": chain.index,
     }))
+}
+
+/// Whether the record at the floor follows the hash that the cut left in State.
+fn begins_as_cut(engine: &Engine, chain: &Chain) -> bool {
+    let begins = |record: Archived| record.link.previous == text_of(&chain.floor_previous);
+    chain.floor_index <= 1
+        || engine.history.record(chain.floor_index).is_ok_and(|found| found.is_none_or(begins))
 }

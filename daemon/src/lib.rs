@@ -29,6 +29,7 @@ pub mod pipeline;
 pub mod proposer;
 pub mod publish;
 pub mod report;
+pub mod retention;
 pub mod secret;
 pub mod service;
 pub mod settings;

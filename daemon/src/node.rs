@@ -21,7 +21,7 @@ use crate::proposer::Proposer;
 use crate::service::Node;
 use crate::settings::{Settings, SettingsError};
 use crate::threads::raft::{Recovered, Replica, ReplicaError};
-use crate::{publish, report};
+use crate::{publish, report, retention};
 use arc_swap::ArcSwap;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -323,6 +323,7 @@ fn spawn_tasks(engine: &Arc<Engine>) {
     tokio::spawn(publish::publish(engine.clone()));
     tokio::spawn(keep_audit(engine.clone()));
     tokio::spawn(measure_space(engine.clone()));
+    tokio::spawn(retention::watch(engine.clone()));
 }
 
 async fn measure_space(engine: Arc<Engine>) {

@@ -10,6 +10,7 @@ use super::HistoryError;
 use super::block::{Block, LEVEL};
 use super::library::Library;
 use super::recover;
+use super::retain;
 use super::seal::sync_folder;
 use super::sealed::Sealed;
 use super::segment::{Extent, Place, Segment, index_path, segment_path};
@@ -343,7 +344,7 @@ fn writable(path: &Path) -> Result<File, HistoryError> {
     OpenOptions::new().read(true).write(true).open(path).map_err(HistoryError::io("open", path))
 }
 
-fn remove(path: &Path) -> Result<(), HistoryError> {
+pub(super) fn remove(path: &Path) -> Result<(), HistoryError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(HistoryError::io("remove", path)(error))
@@ -356,6 +357,7 @@ fn remove(path: &Path) -> Result<(), HistoryError> {
 fn load(folder: &Path, opened: &mut Opened) -> Result<Vec<Arc<Segment>>, HistoryError> {
     remove_drafts(folder)?;
     let files = firsts(folder)?;
+    retain::remove_orphans(folder, &listed(folder)?, &files)?;
     let mut segments: Vec<Arc<Segment>> = Vec::with_capacity(files.len());
     for (nth, first) in files.iter().enumerate() {
         let tail = nth + 1 == files.len();

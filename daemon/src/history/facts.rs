@@ -50,6 +50,8 @@ pub enum Subject {
     Addendum(JobId),
     /// It is a fact about access.
     Audit,
+    /// It is the whole configuration at a revision.
+    Tree,
     /// It is of a kind that this version does not know.
     #[default]
     Other,
@@ -87,6 +89,7 @@ struct Seen {
     job: Option<String>,
     addendum: Option<String>,
     audit: Option<String>,
+    tree: Option<SeenTree>,
     name: Option<String>,
     user: Option<String>,
     reason: Option<String>,
@@ -100,6 +103,11 @@ struct Seen {
     commands: Vec<SeenCommand>,
     result: Option<SeenResult>,
     time: Option<Time>,
+}
+
+#[derive(Deserialize)]
+struct SeenTree {
+    revision: u64,
 }
 
 #[derive(Deserialize)]
@@ -140,7 +148,13 @@ impl Facts {
         nodes.sort_unstable();
         nodes.dedup();
         Facts {
-            subject: subject(seen.job.as_deref(), seen.addendum.as_deref(), seen.audit.is_some()),
+            subject: match &seen.tree {
+                Some(_) => Subject::Tree,
+                None => {
+                    let (job, addendum) = (seen.job.as_deref(), seen.addendum.as_deref());
+                    subject(job, addendum, seen.audit.is_some())
+                }
+            },
             kind: seen.kind,
             outcome: seen.outcome,
             committed: committed.is_some(),
@@ -150,7 +164,10 @@ impl Facts {
             begun: begun.0,
             ended: ended.0,
             revision: seen.result.and_then(|result| result.result_revision),
-            note: cut(seen.reason.or(seen.object).or(seen.note).unwrap_or_default()),
+            note: match seen.tree {
+                Some(tree) => format!("the configuration at revision {}", tree.revision),
+                None => cut(seen.reason.or(seen.object).or(seen.note).unwrap_or_default()),
+            },
         }
     }
 
@@ -158,7 +175,7 @@ impl Facts {
     pub fn job(&self) -> Option<JobId> {
         match self.subject {
             Subject::Job(id) => Some(id),
-            Subject::Addendum(_) | Subject::Audit | Subject::Other => None,
+            Subject::Addendum(_) | Subject::Audit | Subject::Tree | Subject::Other => None,
         }
     }
 
@@ -166,7 +183,7 @@ impl Facts {
     pub fn about(&self) -> Option<JobId> {
         match self.subject {
             Subject::Job(id) | Subject::Addendum(id) => Some(id),
-            Subject::Audit | Subject::Other => None,
+            Subject::Audit | Subject::Tree | Subject::Other => None,
         }
     }
 
@@ -181,6 +198,7 @@ impl Facts {
         match self.subject {
             Subject::Addendum(_) => "addendum",
             Subject::Audit => "audit",
+            Subject::Tree => "tree",
             Subject::Job(_) | Subject::Other => self.kind.map_or("unknown", Kind::name),
         }
     }
@@ -198,7 +216,7 @@ impl Facts {
         put("kind", json!(self.line_kind()));
         match self.subject {
             Subject::Job(id) | Subject::Addendum(id) => put("job", json!(id.to_string())),
-            Subject::Audit | Subject::Other => {}
+            Subject::Audit | Subject::Tree | Subject::Other => {}
         }
         let audit = self.subject == Subject::Audit;
         put(if audit { "audit" } else { "name" }, json!(self.name));

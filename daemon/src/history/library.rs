@@ -1,6 +1,7 @@
 //! The segments as readers see them: which there are, and their blocks through a small cache.
 //!
-//! The list changes only when a segment begins, is sealed, or when a tail is cut at the opening.
+//! The list changes only when a segment begins, is sealed, is dropped, or when a
+//! tail is cut at the opening.
 //! The cache holds a few decompressed blocks: the newest ones, which the writer puts there, and
 //! those that were read last. Any thread may read.
 
@@ -58,12 +59,25 @@ impl Library {
         let Some(segment) = self.segment(index) else {
             return Ok(None);
         };
+        match self.read(&segment, index) {
+            // It was dropped while we looked: its files go after it has left the list.
+            Err(_) if !self.has(&segment) => Ok(None),
+            read => read,
+        }
+    }
+
+    fn read(&self, segment: &Segment, index: u64) -> Result<Option<Arc<Block>>, HistoryError> {
         let Some(place) = segment.place(index)? else {
             return Ok(None);
         };
         let block = Arc::new(segment.block(&segment.open()?, place)?);
         self.remember(Arc::clone(&block));
         Ok(Some(block))
+    }
+
+    fn has(&self, segment: &Arc<Segment>) -> bool {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        segments.iter().any(|other| Arc::ptr_eq(other, segment))
     }
 
     /// The record with this index; `None` if it is not here or was pruned.

@@ -20,6 +20,9 @@
 //! head while older records are still missing. [`History::gaps`] names them. Filling them from a
 //! peer comes with the cluster; the files need no other form for it.
 //!
+//! **The floor** is State's: from the moment a cut is applied, readers see nothing below it. The
+//! files go later, when a snapshot that holds the floor is durable, in whole sealed segments.
+//!
 //! Caveats. Rot in the last group that was written, together with a power cut, looks like a torn
 //! tail and is cut; the replay delivers it again. A search passes over a bounded number of records
 //! per page, so a page may be short, or empty, and still have a cursor.
@@ -39,6 +42,7 @@ mod outline;
 mod query;
 mod queue;
 mod recover;
+mod retain;
 mod seal;
 mod sealed;
 mod search;

@@ -181,9 +181,15 @@ impl<'a> Outline<'a> {
                 0 => Subject::Job(id),
                 1 => Subject::Addendum(id),
                 2 => Subject::Audit,
+                _ if flags >> 2 & 3 == 0 => Subject::Tree,
                 _ => Subject::Other,
             },
-            kind: [Kind::Read, Kind::Modify, Kind::Act].get(usize::from(flags >> 2 & 3)).copied(),
+            kind: match flags & 3 {
+                3 => None,
+                _ => {
+                    [Kind::Read, Kind::Modify, Kind::Act].get(usize::from(flags >> 2 & 3)).copied()
+                }
+            },
             outcome: Outcome::ALL.get(usize::from(flags >> 4 & 7)).copied(),
             committed: flags & 0x80 != 0,
             begun: *before,
@@ -203,9 +209,12 @@ fn flags(facts: &Facts) -> u8 {
         Subject::Job(_) => 0,
         Subject::Addendum(_) => 1,
         Subject::Audit => 2,
-        Subject::Other => 3,
+        Subject::Tree | Subject::Other => 3,
     };
+    // What is no job has no kind: there the bits tell a full tree from what is not known.
     let kind = match facts.kind {
+        _ if facts.subject == Subject::Tree => 0,
+        _ if facts.subject == Subject::Other => 3,
         Some(Kind::Read) => 0,
         Some(Kind::Modify) => 1,
         Some(Kind::Act) => 2,
@@ -239,10 +248,11 @@ mod tests {
             });
         }
         facts.push(Facts { subject: Subject::Audit, ..Facts::default() });
+        facts.push(Facts { subject: Subject::Tree, ..Facts::default() });
         facts.push(Facts::default());
         let bytes = pack(40, facts.iter());
         let outline = Outline::read(&bytes).unwrap();
-        assert_eq!((outline.first, outline.count), (40, 9));
+        assert_eq!((outline.first, outline.count), (40, 10));
         assert_eq!(outline.users, ["admin", ""]);
         assert_eq!(outline.facts().unwrap(), facts);
     }

@@ -20,7 +20,7 @@ use super::thread::Metrics;
 use super::verify::{Report, verify_segments};
 use serde::Deserialize;
 use std::path::Path;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use tiebeam_proto::record::Archived;
 use tiebeam_proto::time::Time;
@@ -37,6 +37,8 @@ pub(super) struct Shared {
     pub(super) hot: RwLock<Option<Hot>>,
     pub(super) queue: Queue,
     pub(super) metrics: Metrics,
+    /// State's floor: readers see nothing below it, whether it was removed yet or not.
+    pub(super) floor: AtomicU64,
 }
 
 /// Reads the history; cheap to clone.
@@ -84,6 +86,9 @@ impl History {
     /// # Errors
     /// Damage, or what the operating system said.
     pub fn record(&self, index: u64) -> Result<Option<Archived>, HistoryError> {
+        if index < self.shared.floor() {
+            return Ok(None);
+        }
         match self.shared.queue.record(index) {
             Some(pending) => Ok(Some(pending.record)),
             None => self.shared.library.record(index),
@@ -113,7 +118,7 @@ impl History {
         if let Some(index) = row.and_then(|row| shared_row(&row).get(&place.low).copied()) {
             return Ok(Some(index));
         }
-        for segment in self.shared.library.segments().iter().rev() {
+        for segment in self.shared.segments().iter().rev() {
             if let Some(sealed) = segment.index()?
                 && let Some(index) = sealed.of_job(Section::Jobs, id)?.pop()
             {
@@ -135,7 +140,7 @@ impl History {
         let keys = (addendum_key(id, 0), addendum_key(id, u64::MAX));
         let rows = self.on_index(|index| index.scan(&keys.0, &keys.1, false, 1000))?;
         let mut found = Vec::new();
-        for segment in self.shared.library.segments() {
+        for segment in self.shared.segments() {
             if let Some(sealed) = segment.index()? {
                 found.extend(sealed.of_job(Section::Addenda, id)?);
             }
@@ -179,7 +184,7 @@ impl History {
                 best = best.max(Some((made, *index)));
             }
         }
-        for segment in self.shared.library.segments().iter().rev() {
+        for segment in self.shared.segments().iter().rev() {
             let worth =
                 |low: u64, high: u64| low <= revision && best.is_none_or(|(made, _)| high > made);
             let worth = segment.sealed().is_some_and(|sealed| {
@@ -239,7 +244,7 @@ impl History {
     pub fn range(&self, from: u64, to: u64) -> Result<Vec<Archived>, HistoryError> {
         let (mut records, mut bytes) = (Vec::new(), 0);
         let to = to.min(self.shared.newest().unwrap_or(0));
-        let mut index = self.skip_gap(from);
+        let mut index = self.skip_gap(from.max(self.shared.floor()));
         while index <= to && bytes < RANGE_BYTES_MAX {
             if let Some(record) = self.record(index)? {
                 bytes += record.canonical.len();
@@ -256,7 +261,7 @@ impl History {
         if inside || self.shared.queue.record(index).is_some() {
             return index;
         }
-        let segments = self.shared.library.segments();
+        let segments = self.shared.segments();
         let next = segments.iter().map(|segment| segment.first).find(|first| *first >= index);
         let pending = self.shared.queue.oldest_from(index);
         next.into_iter().chain(pending).min().unwrap_or(u64::MAX)
@@ -274,7 +279,8 @@ impl History {
 
     /// The oldest record that is here; `None` in an empty history.
     pub fn oldest(&self) -> Option<u64> {
-        let segment = self.shared.library.segments().first().map(|segment| segment.first);
+        let floor = self.shared.floor();
+        let segment = self.shared.segments().first().map(|segment| segment.first.max(floor));
         segment.or_else(|| self.shared.queue.oldest_from(0))
     }
 
@@ -282,7 +288,7 @@ impl History {
     pub fn gaps(&self, floor: u64) -> Vec<(u64, u64)> {
         let mut gaps = Vec::new();
         let mut next = floor;
-        for segment in self.shared.library.segments() {
+        for segment in self.shared.segments() {
             if segment.first > next {
                 gaps.push((next, segment.first - 1));
             }

@@ -30,6 +30,8 @@ pub(super) enum Wish {
     SyncTo(u64, Synced),
     /// Keep a watermark.
     Mark(String, u64),
+    /// Remove whole segments below this record.
+    DropBelow(u64),
     /// The sealing thread has ended.
     Look,
 }
@@ -144,7 +146,7 @@ impl Queue {
             match gone.facts.subject {
                 Subject::Job(id) => drop(inner.jobs.remove(&id)),
                 Subject::Addendum(id) => drop(inner.addenda.remove(&(id, index))),
-                Subject::Audit | Subject::Other => {}
+                Subject::Audit | Subject::Tree | Subject::Other => {}
             }
             if let Some(revision) = gone.facts.revision {
                 inner.revisions.remove(&revision);
@@ -235,7 +237,7 @@ impl Inner {
         match pending.facts.subject {
             Subject::Job(id) => drop(self.jobs.insert(id, index)),
             Subject::Addendum(id) => drop(self.addenda.insert((id, index))),
-            Subject::Audit | Subject::Other => {}
+            Subject::Audit | Subject::Tree | Subject::Other => {}
         }
         if let Some(revision) = pending.facts.revision {
             self.revisions.insert(revision, index);

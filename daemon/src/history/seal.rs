@@ -150,7 +150,7 @@ impl Tables {
             match facts.subject {
                 Subject::Job(id) => self.jobs.push((id.node, id.sequence, index)),
                 Subject::Addendum(id) => self.addenda.push((id.node, id.sequence, index)),
-                Subject::Audit | Subject::Other => {}
+                Subject::Audit | Subject::Tree | Subject::Other => {}
             }
             self.revisions.extend(facts.revision.map(|revision| (revision, index)));
             let (low, high) = self.times.unwrap_or((facts.ended, facts.ended));

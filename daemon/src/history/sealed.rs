@@ -173,6 +173,11 @@ impl Sealed {
         Ok(footer.map(|footer| Sealed { path: path.to_owned(), footer, checked }))
     }
 
+    /// Bytes of the file.
+    pub(super) fn bytes(&self) -> u64 {
+        self.footer.spans.iter().map(|span| span.bytes).sum::<u64>() + FOOTER_BYTES as u64
+    }
+
     fn file(&self) -> Result<File, HistoryError> {
         File::open(&self.path).map_err(HistoryError::io("open", &self.path))
     }

@@ -195,6 +195,8 @@ struct Walk<'a> {
     visible_to: Option<&'a str>,
     limit: usize,
     budget: usize,
+    /// Below it nothing is looked at.
+    floor: u64,
     /// The next record to look at.
     next: u64,
     found: Vec<Value>,
@@ -225,6 +227,7 @@ impl History {
             visible_to,
             limit: limit.clamp(1, PAGE_RECORDS_MAX),
             budget: BUDGET,
+            floor: self.shared.floor(),
             next: cursor.map_or(Ok(u64::MAX), read_cursor)?,
             found: Vec::new(),
         };
@@ -266,7 +269,7 @@ impl History {
                 return Ok(ControlFlow::Break(()));
             }
         }
-        let segments = self.shared.library.segments();
+        let segments = self.shared.segments();
         for segment in segments.iter().rev() {
             if segment.first > walk.next {
                 continue;
@@ -371,6 +374,10 @@ impl Walk<'_> {
     fn look(&mut self, index: u64, facts: &Facts) -> Flow {
         if index > self.next {
             return ControlFlow::Continue(());
+        }
+        if index < self.floor {
+            self.next = 0;
+            return ControlFlow::Break(());
         }
         if self.filter.admits(facts, self.visible_to) {
             if self.found.len() >= self.limit {

@@ -1,5 +1,6 @@
 //! Tests of the history as a whole: what a crash, a flipped bit or a lost folder leaves.
 
+mod retain;
 mod search;
 mod speed;
 

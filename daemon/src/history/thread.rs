@@ -76,6 +76,8 @@ pub struct Metrics {
     pub syncs: AtomicU64,
     /// Segments sealed.
     pub sealed: AtomicU64,
+    /// Segments removed because they lay below the floor.
+    pub dropped: AtomicU64,
     /// Times that the hot index was made again.
     pub index_rebuilds: AtomicU64,
 }
@@ -113,6 +115,7 @@ impl HistoryThread {
             hot: RwLock::new(Some(hot)),
             queue: Queue::default(),
             metrics: Metrics::default(),
+            floor: AtomicU64::new(0),
         });
         shared.metrics.written.store(opened.last, Relaxed);
         let writer = Writer {
@@ -126,6 +129,7 @@ impl HistoryThread {
             synced: Instant::now(),
             index_synced: Instant::now(),
             index_dirty: false,
+            drop_below: 0,
         };
         let join = std::thread::Builder::new()
             .name("history".to_owned())
@@ -183,6 +187,19 @@ impl HistoryHandle {
         }
     }
 
+    /// Tells State's floor: from now on readers see nothing below this record. It never goes down.
+    pub fn set_floor(&self, index: u64) {
+        self.shared.floor.fetch_max(index, Relaxed);
+    }
+
+    /// Removes whole segments below this record, later, on the history thread. To be called when
+    /// a snapshot whose floor it is is durable: what is replayed on it is never missed.
+    pub fn drop_below(&self, index: u64) {
+        self.set_floor(index);
+        // A history that has stopped drops them after the next start.
+        let _ = self.shared.queue.wish(Wish::DropBelow(index));
+    }
+
     /// Keeps a watermark of this node under a name. It may be lost with the hot index; then
     /// [`History::mark`] gives none.
     pub fn keep_mark(&self, name: &str, value: u64) {
@@ -216,6 +233,8 @@ struct Writer {
     synced: Instant,
     index_synced: Instant,
     index_dirty: bool,
+    /// Segments that end below this record are to go; 0 when there is nothing to look for.
+    drop_below: u64,
 }
 
 impl Writer {
@@ -252,6 +271,7 @@ impl Writer {
                 self.sync()?;
             }
             self.seal();
+            self.drop_segments()?;
             more = self.tidy_index()?;
             if ended {
                 return self.end();
@@ -276,6 +296,12 @@ impl Writer {
 
     fn write(&mut self, taken: Taken) -> Result<(), HistoryError> {
         // Wishes first: if a record ends us, those who wait are told.
+        let drop_below = |wish: &Wish| match wish {
+            Wish::DropBelow(index) => Some(*index),
+            Wish::SyncTo(..) | Wish::Mark(..) | Wish::Look => None,
+        };
+        let wished = taken.wishes.iter().filter_map(drop_below).max().unwrap_or(0);
+        self.drop_below = self.drop_below.max(wished);
         let (waiters, marks) = sorted(taken.wishes);
         self.waiters.extend(waiters);
         self.mark(marks)?;
@@ -392,6 +418,16 @@ impl Writer {
         self.sealing = started.ok();
     }
 
+    /// Removes segments below the floor. One that is not sealed yet goes after it is.
+    fn drop_segments(&mut self) -> Result<(), HistoryError> {
+        if self.drop_below > 0 && self.sealing.is_none() {
+            let dropped = self.segments.drop_below(self.drop_below)?;
+            self.shared.metrics.dropped.fetch_add(dropped, Relaxed);
+            self.drop_below = 0;
+        }
+        Ok(())
+    }
+
     /// Removes rows that are not needed any more; gives whether there are more.
     fn tidy_index(&mut self) -> Result<bool, HistoryError> {
         let boundary = self.segments.unsealed_from();
@@ -421,7 +457,7 @@ fn sorted(wishes: Vec<Wish>) -> (Vec<Waiter>, Vec<(String, u64)>) {
         match wish {
             Wish::SyncTo(index, then) => waiters.push((index, then)),
             Wish::Mark(name, value) => marks.push((name, value)),
-            Wish::Look => {}
+            Wish::DropBelow(_) | Wish::Look => {}
         }
     }
     (waiters, marks)

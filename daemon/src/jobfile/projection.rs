@@ -339,7 +339,7 @@ impl<'a> Worker<'a> {
         match facts.subject {
             Subject::Job(id) => self.write_job(id, &record, &facts),
             Subject::Addendum(id) => self.write_again(&history, id),
-            Subject::Audit | Subject::Other => Ok(()),
+            Subject::Audit | Subject::Tree | Subject::Other => Ok(()),
         }
     }
 

@@ -8,8 +8,9 @@ use crate::secret::Secret;
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 use std::sync::Arc;
+use tiebeam_core::apply::retention::TREE_EVERY;
 use tiebeam_core::proposal::{Body, Intent};
-use tiebeam_core::{Answer, Path, Tree, diff};
+use tiebeam_core::{Answer, Path, State, Tree, diff};
 use tiebeam_jobs::JobError;
 use tiebeam_jobs::world::{
     CertificateOffer, CheckedCertificate, CommandWish, DerivedSecret, SealedSecret, World,
@@ -17,8 +18,9 @@ use tiebeam_jobs::world::{
 use tiebeam_proto::canonical;
 use tiebeam_proto::record::{CommandRecord, JobRecord};
 
-/// Revisions that a look back may walk over: `config_get` of an old revision undoes each of them.
-const LOOK_BACK_MAX: u64 = 100_000;
+/// Changes that a look back undoes at most: a full tree is never further, unless the newest of
+/// them waits for its committed stamp.
+const LOOK_BACK_MAX: u64 = 2 * TREE_EVERY;
 
 /// The world of one run.
 pub struct JobWorld {
@@ -91,15 +93,18 @@ impl World for JobWorld {
         let state = self.engine.board.state();
         let unknown = || {
             let newest = state.revision;
-            let text = format!("unknown_revision: revision {revision} is not kept (1 to {newest})");
+            let text = format!(
+                "unknown_revision: revision {revision} is not kept; the newest is {newest}"
+            );
             JobError::Failed(text)
         };
-        let steps = state.revision.checked_sub(revision).ok_or_else(unknown)?;
-        if revision == 0 || steps > LOOK_BACK_MAX {
+        if revision == 0 || revision > state.revision {
             return Err(unknown());
         }
-        let mut tree = state.config.clone();
-        let mut at = state.revision;
+        let (mut tree, mut at) = self.nearest_tree(&state, revision)?;
+        if at - revision > LOOK_BACK_MAX {
+            return Err(unknown());
+        }
         while at > revision {
             let records = self.revisions(Some(at + 1), 256)?;
             for record in &records {
@@ -179,6 +184,22 @@ impl World for JobWorld {
         if let Some((_, id)) = &self.facts.live {
             self.engine.metrics.progress.note(id, percent, text);
         }
+    }
+}
+
+impl JobWorld {
+    /// The nearest whole configuration at or above a revision: a full tree, or the newest one.
+    fn nearest_tree(&self, state: &State, revision: u64) -> Result<(Tree, u64), JobError> {
+        let full = revision.next_multiple_of(TREE_EVERY);
+        if full < state.revision {
+            let found = facts::full_tree(&self.engine, full);
+            let found = found.map_err(|error| failed("read the history", &error))?;
+            if let Some(record) = found {
+                let tree = Tree::new().set(&Path::root(), &record.tree.config, full)?;
+                return Ok((tree, full));
+            }
+        }
+        Ok((state.config.clone(), state.revision))
     }
 }
 

@@ -67,6 +67,7 @@ impl Applier {
         for waiter in waiters {
             gathered.answers.push((waiter.reply, Err(ProposeError::Unknown)));
         }
+        self.history.set_floor(self.state.chain.floor_index);
         self.board.show(self.state.clone());
         self.board.keep_events(std::mem::take(&mut gathered.events));
         self.board.tell_job_ends(&gathered.ended_jobs);

@@ -1,7 +1,8 @@
 //! Snapshots: State at an index, so that the log before it may be dropped.
 //!
 //! One every 100,000 entries or 64 MiB of log (ruling 33), written by a thread of its own from a
-//! pointer copy of State, after the history is durable up to what State says of it.
+//! pointer copy of State, after the history is durable up to what State says of it; and one when
+//! the floor of the history has risen, for only then may what lies below it go.
 
 use super::raft::ToRaft;
 use crate::disk::DataDisk;
@@ -30,31 +31,38 @@ pub struct Snapshotter {
     raft: Sender<ToRaft>,
     entries: u64,
     bytes: u64,
+    /// The floor of the newest snapshot that was begun.
+    floor: u64,
     busy: Arc<AtomicBool>,
 }
 
 impl Snapshotter {
-    /// A snapshotter that tells the raft thread of each snapshot.
+    /// A snapshotter that tells the raft thread of each snapshot. `floor` is that of the newest
+    /// one: what a stop left below it in the history goes now.
     pub fn new(
         data: PathBuf,
         history: HistoryHandle,
         metrics: Arc<Metrics>,
         raft: Sender<ToRaft>,
+        floor: u64,
     ) -> Snapshotter {
-        Snapshotter { data, history, metrics, raft, entries: 0, bytes: 0, busy: Arc::default() }
+        history.drop_below(floor);
+        let busy = Arc::default();
+        Snapshotter { data, history, metrics, raft, entries: 0, bytes: 0, floor, busy }
     }
 
     /// Counts applied entries; takes a snapshot when there are enough.
     pub fn note(&mut self, state: &State, entries: u64, bytes: u64) {
         self.entries += entries;
         self.bytes += bytes;
-        if self.entries < EVERY_ENTRIES && self.bytes < EVERY_BYTES {
+        let floor = state.chain.floor_index;
+        if self.entries < EVERY_ENTRIES && self.bytes < EVERY_BYTES && floor == self.floor {
             return;
         }
         if self.busy.swap(true, Ordering::AcqRel) {
             return;
         }
-        (self.entries, self.bytes) = (0, 0);
+        (self.entries, self.bytes, self.floor) = (0, 0, floor);
         let (state, data) = (state.clone(), self.data.clone());
         let (history, metrics) = (self.history.clone(), self.metrics.clone());
         let (raft, busy) = (self.raft.clone(), self.busy.clone());
@@ -63,6 +71,7 @@ impl Snapshotter {
             match take(&state, &data, &history) {
                 Ok(()) => {
                     metrics.snapshots.inc();
+                    history.drop_below(floor);
                     // The raft thread has gone only if the node stops.
                     let _ = raft.send(ToRaft::Snapshotted { index: state.applied });
                 }

@@ -1,0 +1,80 @@
+//! Retention: how much of the history this node holds, and the cut that keeps it within its bound.
+//!
+//! Which records are given up is decided once, by the master, from its own disk, and travels as an
+//! entry (ruling 15): so all nodes have the same floor, and the job ids below it are unknown
+//! everywhere. Every node only measures and warns. It removes nothing itself: the history thread
+//! does, after a snapshot with the new floor is durable.
+
+use crate::engine::Engine;
+use crate::report;
+use std::sync::Arc;
+use std::time::Duration;
+use tiebeam_core::Answer;
+use tiebeam_core::proposal::{Body, Cut};
+use tiebeam_proto::chain;
+
+/// How often the history is measured. A segment of 64 MiB takes longer than that to fill.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Per cent of `history.bytes_max` from which on there is a warning (ruling 36).
+const WARN_PERCENT: u64 = 80;
+
+/// Measures, warns, and proposes cuts while this node is the master, until the node stops.
+pub async fn watch(engine: Arc<Engine>) {
+    let mut warned = false;
+    loop {
+        let (bytes, bytes_max) = (engine.history.bytes(), bytes_max(&engine));
+        let nearly = is_nearly_full(bytes, bytes_max);
+        if nearly && !warned {
+            tracing::warn!(bytes, bytes_max, "the history is nearly as large as it may become");
+        }
+        warned = nearly;
+        if engine.is_master() {
+            cut(&engine, bytes_max).await;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+            () = engine.stop.cancelled() => return,
+        }
+    }
+}
+
+fn bytes_max(engine: &Engine) -> u64 {
+    engine.settings.load().history.bytes_max.0
+}
+
+fn is_nearly_full(bytes: u64, bytes_max: u64) -> bool {
+    bytes >= bytes_max / 100 * WARN_PERCENT
+}
+
+/// Proposes a higher floor if the history is over its bound.
+async fn cut(engine: &Engine, bytes_max: u64) {
+    let Some((floor_index, floor_previous)) = engine.history.floor_for(bytes_max) else { return };
+    // What was cut already counts until its files are gone.
+    if floor_index <= engine.board.state().chain.floor_index {
+        return;
+    }
+    match engine.proposer.propose(Body::Cut(Cut { floor_index, floor_previous })).await {
+        Ok(Answer::Done) => tracing::warn!(
+            floor = floor_index,
+            previous = chain::to_text(&floor_previous),
+            bytes_max,
+            "records below the floor are given up: the history was over history.bytes_max"
+        ),
+        Ok(_) => {}
+        Err(error) => tracing::warn!(error = %report::chain(&error), "the history was not cut"),
+    }
+}
+
+/// What to tell the operator while there is time: from 80 % on, until the first records go. A
+/// history that lives at its bound does what the settings ask for, and is no problem.
+pub fn warning(engine: &Engine) -> Option<String> {
+    let (bytes, bytes_max) = (engine.history.bytes(), bytes_max(engine));
+    let uncut = engine.board.state().chain.floor_index <= 1;
+    (uncut && is_nearly_full(bytes, bytes_max)).then(|| {
+        format!(
+            "the history has {bytes} of {bytes_max} bytes: the oldest records are given up when \
+             it reaches history.bytes_max"
+        )
+    })
+}
