@@ -9,6 +9,7 @@ pub mod crash;
 pub mod need;
 pub mod node;
 pub mod program;
+pub mod sim;
 pub mod transcript;
 pub mod wire;
 

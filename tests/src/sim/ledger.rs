@@ -1,0 +1,103 @@
+//! What an observer who sees everything has written down: every entry when it was first applied,
+//! what each caller was told, what was done to each register.
+//!
+//! It lives outside the node and survives its stops. The simulation writes it, the invariants read
+//! it; it judges nothing.
+
+use super::linear::Observed;
+use std::collections::{BTreeMap, BTreeSet};
+use tiebeam_core::State;
+use tiebeam_core::tree::Hash;
+use tiebeam_proto::record::Archived;
+use tiebeam_proto::{Outcome, Stage};
+use tiebeam_replica::Entry;
+
+/// The State after an entry, in short: equal on every replay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Print {
+    config: Hash,
+    chain: Hash,
+    revision: u64,
+    last_job: u64,
+    clock_us: u64,
+}
+
+impl Print {
+    pub(super) fn of(state: &State) -> Print {
+        Print {
+            config: state.config.hash(),
+            chain: state.chain.head,
+            revision: state.revision,
+            last_job: state.last_job,
+            clock_us: state.clock_us,
+        }
+    }
+}
+
+/// A job's end, as its caller was told.
+#[derive(Clone, Debug)]
+pub(super) struct Acknowledged {
+    pub(super) job: String,
+    pub(super) outcome: Outcome,
+    pub(super) revision: Option<u64>,
+    /// Hash of the configuration at that revision.
+    pub(super) hash: Option<Hash>,
+}
+
+/// The observer's notes.
+pub(super) struct Ledger {
+    /// The first State; its index is 1.
+    pub(super) genesis: State,
+    /// All entries in order, from index 2 on, as they were first applied.
+    pub(super) entries: Vec<Entry>,
+    /// The State after each of them.
+    pub(super) prints: Vec<Print>,
+    pub(super) revisions: BTreeMap<u64, Hash>,
+    pub(super) stages: BTreeMap<String, Stage>,
+    pub(super) jobs: BTreeSet<String>,
+    /// Jobs by the request id of their call.
+    pub(super) requests: BTreeMap<String, String>,
+    /// The chain as apply made it.
+    pub(super) records: Vec<Archived>,
+    pub(super) acknowledged: Vec<Acknowledged>,
+    /// The newest log index that somebody was told of.
+    pub(super) acknowledged_index: u64,
+    /// The newest revision that somebody was told of.
+    pub(super) acknowledged_revision: u64,
+    pub(super) registers: BTreeMap<String, Vec<Observed>>,
+    /// Texts that must not be on the disk.
+    pub(super) secrets: BTreeSet<String>,
+}
+
+impl Ledger {
+    pub(super) fn new(genesis: State) -> Ledger {
+        Ledger {
+            revisions: BTreeMap::from([(genesis.revision, genesis.config.hash())]),
+            genesis,
+            entries: Vec::new(),
+            prints: Vec::new(),
+            stages: BTreeMap::new(),
+            jobs: BTreeSet::new(),
+            requests: BTreeMap::new(),
+            records: Vec::new(),
+            acknowledged: Vec::new(),
+            acknowledged_index: 0,
+            acknowledged_revision: 0,
+            registers: BTreeMap::new(),
+            secrets: BTreeSet::new(),
+        }
+    }
+
+    /// Where the entry at a log index stands in the lists.
+    pub(super) fn place(index: u64) -> usize {
+        index as usize - 2
+    }
+
+    /// The State after the entry at `index`, if one was ever applied there.
+    pub(super) fn print(&self, index: u64) -> Option<Print> {
+        if index == self.genesis.applied {
+            return Some(Print::of(&self.genesis));
+        }
+        self.prints.get(Ledger::place(index)).copied()
+    }
+}

@@ -1,0 +1,76 @@
+//! Faults that are built into the simulated shell on purpose, to prove that the invariants would
+//! notice them. They exist here only: no line of the product knows of them.
+
+/// A planted fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plant {
+    /// The log's answer is believed before the log has it.
+    AcknowledgeBeforeSync,
+    /// A snapshot says that it is of an older entry than it is.
+    ForgetAppliedIndex,
+    /// A plan travels without what it looked at: no compare-and-set.
+    SkipReadsCheck,
+    /// Callers are answered before the State that they changed is shown.
+    AnswerBeforeApply,
+    /// A request id is used for another call, and the server does not notice.
+    ReuseRequestId,
+    /// A repeated call travels without its request id.
+    DropRequestId,
+    /// A record does not reach the history.
+    DropRecord,
+    /// After a start the log behind the snapshot is skipped.
+    RestartWithoutReplay,
+    /// The parameters of waiting jobs are not sealed.
+    LeaveInputsOpen,
+    /// The log goes on after a failed sync as if nothing had happened.
+    IgnoreFailedSync,
+    /// What a plan decides depends on the wall clock.
+    DecideByWallClock,
+    /// A waiting job is never scheduled, nor given up.
+    ForgetWaitingJobs,
+    /// A rollback of users brings back what was there, logins included.
+    BringLoginsBack,
+}
+
+impl Plant {
+    /// All of them.
+    pub const ALL: [Plant; 13] = [
+        Plant::AcknowledgeBeforeSync,
+        Plant::ForgetAppliedIndex,
+        Plant::SkipReadsCheck,
+        Plant::AnswerBeforeApply,
+        Plant::ReuseRequestId,
+        Plant::DropRequestId,
+        Plant::DropRecord,
+        Plant::RestartWithoutReplay,
+        Plant::LeaveInputsOpen,
+        Plant::IgnoreFailedSync,
+        Plant::DecideByWallClock,
+        Plant::ForgetWaitingJobs,
+        Plant::BringLoginsBack,
+    ];
+
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Plant::AcknowledgeBeforeSync => "acknowledge-before-sync",
+            Plant::ForgetAppliedIndex => "forget-applied-index",
+            Plant::SkipReadsCheck => "skip-reads-check",
+            Plant::AnswerBeforeApply => "answer-before-apply",
+            Plant::ReuseRequestId => "reuse-request-id",
+            Plant::DropRequestId => "drop-request-id",
+            Plant::DropRecord => "drop-record",
+            Plant::RestartWithoutReplay => "restart-without-replay",
+            Plant::LeaveInputsOpen => "leave-inputs-open",
+            Plant::IgnoreFailedSync => "ignore-failed-sync",
+            Plant::DecideByWallClock => "decide-by-wall-clock",
+            Plant::ForgetWaitingJobs => "forget-waiting-jobs",
+            Plant::BringLoginsBack => "bring-logins-back",
+        }
+    }
+
+    /// The plant of this name.
+    pub fn find(name: &str) -> Option<Plant> {
+        Plant::ALL.into_iter().find(|plant| plant.name() == name)
+    }
+}
