@@ -2,8 +2,10 @@
 //!
 //! One binary links once and runs side by side; `tidy` fails if a file of tests is forgotten.
 
+mod commands;
 mod crash;
 #[path = "../e2e/mod.rs"]
 mod e2e;
 mod last_admin;
+mod systemd;
 mod tidy;
