@@ -140,7 +140,7 @@ fn everyday_commands_work() {
     ends(&shell, &["help", "user_create"], 0);
     ends(&shell, &["config", "set", "app/web/port", "8080"], 0);
     assert!(ends(&shell, &["config", "get", "app/web"], 0).out.contains("8080"));
-    assert!(ends(&shell, &["config", "log"], 0).out.contains("app/web/port"));
+    assert!(ends(&shell, &["config", "log"], 0).out.contains("add app/web"));
     assert!(ends(&shell, &["config", "diff", "1"], 0).out.contains("app/web"));
     assert!(ends(&shell, &["config", "blame", "app"], 0).out.contains("admin"));
     let history = ends(&shell, &["history", "-j"], 0).out;
