@@ -262,9 +262,9 @@ pub(super) fn damage_is_detected(ledger: &Ledger, state: &State, what: &str) -> 
 }
 
 /// 13: a node that was only stopped starts again.
-pub(super) fn a_stopped_node_starts(started: Result<(), String>) -> Checked {
-    let why = started.err();
-    hold(why.is_none(), (13, "a_stopped_node_starts"), || why.unwrap_or_default())
+pub(super) fn a_stopped_node_starts<T>(started: Result<T, String>) -> Result<T, Violation> {
+    let violation = |detail| Violation { number: 13, invariant: "a_stopped_node_starts", detail };
+    started.map_err(violation)
 }
 
 /// 16: no secret is anywhere on the disk.

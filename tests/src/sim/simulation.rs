@@ -469,7 +469,7 @@ impl Simulation {
         }
         let plant = self.settings.plant;
         let started = Process::start(&self.disk.image(), 1, self.now_us, plant);
-        let again = started.map_err(invariants::no_assertion_fails)?;
+        let again = invariants::a_stopped_node_starts(started)?;
         let last = again.last_index();
         invariants::acknowledged_entries_are_there(&self.ledger, last)?;
         let state = self.process.as_ref().map(|process| process.board.clone());
