@@ -66,7 +66,9 @@ pub(crate) fn argv(run: &Run) -> Vec<String> {
         (None, Some(stop)) => format!("@{}", stop.saturating_sub_unsigned(back)),
         (None, None) => format!("-{back}s"),
     };
-    let mut argv = vec!["journalctl".to_owned(), "--no-pager".into(), "--output=short-iso".into()];
+    // Without --quiet it prints `-- No entries --` where there are none.
+    let flags = ["journalctl", "--no-pager", "--quiet", "--output=short-iso"];
+    let mut argv: Vec<String> = flags.map(str::to_owned).to_vec();
     argv.push(format!("--lines={LINES_MAX}"));
     argv.push(format!("--since={since}"));
     argv.extend(time("stop_time").map(|stop| format!("--until=@{stop}")));

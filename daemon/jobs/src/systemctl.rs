@@ -98,7 +98,17 @@ async fn act_on(run: &Run, node: u32, service: &str, verb: &str) -> End {
     let mut output = after.output;
     output["result"] = json!("failed");
     output["output"] = end.output["output"].clone();
-    End { output, ..end }
+    let why = why_refused(&end);
+    End { output, ..end }.failed(why)
+}
+
+/// The exit status, and systemctl's first line: the rest of what it says is advice.
+fn why_refused(end: &End) -> String {
+    let said = end.output["output"].as_str().unwrap_or_default();
+    match said.lines().next().map(str::trim) {
+        Some(line) if !line.is_empty() => format!("{}: {line}", end.why),
+        _ => end.why.clone(),
+    }
 }
 
 /// The state of the service on a node; a unit that systemd does not know is a failure.

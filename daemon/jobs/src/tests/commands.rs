@@ -144,6 +144,14 @@ fn a_service_is_told_after_it_was_started() {
     let ended = cluster.exec("root", "service_state", params.clone());
     ended.ended(Failed, "there is no service web.service");
 
+    let said = "Failed to start web.service: Access denied\nSee the logs.\n";
+    let off = "Id=web.service\nLoadState=loaded\nActiveState=inactive\n";
+    cluster.world.script("start-n11", Ok(record("start-n11", 11, "failed", said)));
+    cluster.world.script("state-n11", Ok(record("state-n11", 11, "ok", off)));
+    let ended = cluster.exec("root", "service_start", params.clone());
+    let ended = ended.ended(Failed, "exit status 3: Failed to start web.service: Access denied");
+    assert_eq!(ended.output["11"]["output"], said);
+
     let dead = "Id=web.service\nLoadState=loaded\nActiveState=failed\nExecMainStatus=1\n";
     cluster.world.script("start-n11", Ok(record("start-n11", 11, "ok", "")));
     cluster.world.script("state-n11", Ok(record("state-n11", 11, "ok", dead)));
@@ -167,6 +175,7 @@ fn nothing_odd_reaches_journalctl() {
     let expected = [
         "journalctl",
         "--no-pager",
+        "--quiet",
         "--output=short-iso",
         "--lines=5000",
         "--since=@1795141800",
