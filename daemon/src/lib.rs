@@ -8,6 +8,7 @@ pub mod ca;
 pub mod certificate;
 pub mod certificates;
 pub mod check;
+pub mod damaged;
 pub mod dev;
 pub mod disk;
 pub mod durable;

@@ -7,7 +7,9 @@
 use crate::auth::Authenticator;
 use crate::board::Board;
 use crate::certificates::{self, CertificatesError};
+use crate::damaged::Damaged;
 use crate::engine::Engine;
+use crate::front::tls::TlsState;
 use crate::front::{Front, FrontError, Listening};
 use crate::history::{HistoryError, HistoryThread, Start};
 use crate::host::{ExecPolicy, Host, HostError};
@@ -30,6 +32,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use tiebeam_core::proposal::Body;
+use tiebeam_replica::recovery::RecoveryError;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -100,6 +103,27 @@ pub enum NodeError {
     JobFiles(#[source] std::io::Error),
 }
 
+impl NodeError {
+    /// Whether what is kept is damaged, so that trying again is of no use and the node must say
+    /// what it found.
+    fn is_damage(&self) -> bool {
+        match self {
+            NodeError::LogLost { .. } => true,
+            NodeError::History(error) => {
+                matches!(error, HistoryError::Damaged { .. } | HistoryError::Forked { .. })
+            }
+            NodeError::Replica(ReplicaError::Recover(error)) => matches!(
+                error,
+                RecoveryError::Damaged { .. }
+                    | RecoveryError::LogLost { .. }
+                    | RecoveryError::SnapshotLost { .. }
+            ),
+            NodeError::Replica(error) => matches!(error, ReplicaError::State(_)),
+            _ => false,
+        }
+    }
+}
+
 /// Runs a node until SIGTERM or Ctrl-C.
 ///
 /// # Errors
@@ -139,14 +163,26 @@ async fn serve(
     settings: Settings,
     flags: Vec<(&str, String)>,
 ) -> Result<(), NodeError> {
-    let parts = start(data, identity, settings)?;
+    let parts = match start(data.clone(), identity.clone(), settings.clone()) {
+        Err(error) if error.is_damage() => {
+            return stay_up(&data, &identity, settings, &error).await;
+        }
+        parts => parts?,
+    };
     let engine = parts.engine.clone();
     wait_for_leader(&engine).await?;
-    compare_history(&engine).await?;
+    if let Err(error) = compare_history(&engine).await {
+        stop(parts).await;
+        return match error.is_damage() {
+            true => stay_up(&data, &identity, settings, &error).await,
+            false => Err(error),
+        };
+    }
     let service = Arc::new(Node(engine.clone()));
     let front = Front::new(service).map_err(NodeError::Front)?;
     let ssl_revision = certificates::catch_up(&engine).map_err(NodeError::Certificates)?;
-    let listening = listen(&engine, &front).await?;
+    let settings = engine.settings.load_full();
+    let listening = listen(&engine.data, &settings, &engine.tls, &front).await?;
     spawn_tasks(&engine);
     tokio::spawn(certificates::follow(engine.clone(), ssl_revision));
     let status = "READY=1\nSTATUS=master of one voter";
@@ -157,7 +193,7 @@ async fn serve(
         applied = engine.board.state().applied,
         "ready"
     );
-    wait_for_signal(&engine, &flags).await?;
+    wait_for_signal(|| reload(&engine, &flags)).await?;
     notify("STOPPING=1");
     for one in &listening {
         one.close();
@@ -291,18 +327,50 @@ async fn compare_history(engine: &Arc<Engine>) -> Result<(), NodeError> {
     Ok(())
 }
 
-async fn listen(engine: &Arc<Engine>, front: &Front) -> Result<Vec<Listening>, NodeError> {
-    let settings = engine.settings.load_full();
+/// A node that found damage serves `/health`, `/metrics` and one status call until it is stopped
+/// (ruling 45).
+async fn stay_up(
+    data: &Path,
+    identity: &Identity,
+    settings: Settings,
+    error: &NodeError,
+) -> Result<(), NodeError> {
+    let found = report::chain(error);
+    tracing::error!(found, "this node found damage: it serves nothing but its health");
+    let keys = Keys::load(data).map_err(NodeError::Keys)?;
+    // Without a State that can be trusted it shows its own certificate.
+    let own = tiebeam_core::State::default();
+    let tls = certificates::tls(data, &keys, &own).map_err(NodeError::Certificates)?;
+    let status = format!("READY=1\nSTATUS=damaged: {found}");
+    let front = Front::new(Arc::new(Damaged { node_id: identity.node_id, found }))
+        .map_err(NodeError::Front)?;
+    let listening = listen(data, &settings, &tls, &front).await?;
+    notify(&status);
+    wait_for_signal(|| {}).await?;
+    notify("STOPPING=1");
+    for one in &listening {
+        one.close();
+    }
+    front.drain().await;
+    Ok(())
+}
+
+async fn listen(
+    data: &Path,
+    settings: &Settings,
+    tls: &Arc<TlsState>,
+    front: &Front,
+) -> Result<Vec<Listening>, NodeError> {
     let address = settings.listen;
     let bound = TcpListener::bind(address).await;
     let listener = bound.map_err(|error| NodeError::Listen(address, error))?;
-    let mut listening = vec![front.serve_tls(listener, engine.tls.clone())];
+    let mut listening = vec![front.serve_tls(listener, tls.clone())];
     if let Some(address) = settings.metrics.listen {
         let bound = TcpListener::bind(address).await;
         let listener = bound.map_err(|error| NodeError::Listen(address, error))?;
         listening.push(front.serve_metrics(listener));
     }
-    let socket = engine.data.join(SOCKET);
+    let socket = data.join(SOCKET);
     listening.push(front.serve_unix(&socket).map_err(NodeError::Front)?);
     share_socket(&settings.unix_socket.group, &socket);
     Ok(listening)
@@ -356,15 +424,15 @@ async fn propose_audit(engine: &Engine, facts: Vec<tiebeam_proto::record::AuditR
     }
 }
 
-/// Waits for SIGTERM or Ctrl-C; SIGHUP reads the settings again.
-async fn wait_for_signal(engine: &Arc<Engine>, flags: &[(&str, String)]) -> Result<(), NodeError> {
+/// Waits for SIGTERM or Ctrl-C; SIGHUP calls `reload`.
+async fn wait_for_signal(reload: impl Fn()) -> Result<(), NodeError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(NodeError::Runtime)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(NodeError::Runtime)?;
     loop {
         tokio::select! {
             _ = terminate.recv() => return Ok(()),
             _ = tokio::signal::ctrl_c() => return Ok(()),
-            _ = hangup.recv() => reload(engine, flags),
+            _ = hangup.recv() => reload(),
         }
     }
 }
@@ -379,6 +447,7 @@ fn reload(engine: &Engine, flags: &[(&str, String)]) {
     };
     let change = crate::settings::reload::reload(&engine.settings.load(), &new);
     engine.host.set_policy(policy(&change.settings));
+    crate::logging::follow(&change.settings);
     engine.settings.store(Arc::new(change.settings));
     tracing::info!(applied = ?change.applied, needs_restart = ?change.restart, "settings");
 }

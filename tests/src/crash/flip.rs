@@ -90,7 +90,8 @@ async fn cases(options: &Options) -> Result<Report, Failure> {
     subject.init()?;
     first_answer(&mut subject).await?;
     let mut dice = Dice::new(options.seed);
-    let mut ledger = fill(&mut subject, &mut dice).await?;
+    let filled = fill(&mut subject, &mut dice).await;
+    let mut ledger = filled.inspect_err(|_| subject.keep())?;
     subject.kill_all()?;
     let sound = subject.data.clone();
     let mut report = Report { jobs: ledger.ends().len(), ..Report::default() };
@@ -187,9 +188,12 @@ async fn run_case(case: &Case, subject: &mut Subject, ledger: &mut Ledger) -> Re
     let mut row = Row { what: case.what, check, node: String::new(), wrong: None };
     subject.forget_words()?;
     match subject.start().await? {
-        Started::Ended(status) => {
+        refuses @ (Started::Ended(_) | Started::Damaged) => {
             let words = subject.last_words(1);
-            row.node = format!("refuses ({status}): {words}");
+            row.node = match refuses {
+                Started::Ended(status) => format!("ends ({status}): {words}"),
+                _ => format!("stays up for its health only: {words}"),
+            };
             if words.trim().is_empty() || words.contains("panicked") {
                 row.wrong = Some("it does not say why".to_owned());
             } else if !case.may_refuse {

@@ -320,6 +320,10 @@ pub(super) fn verification(round: u32) -> Call {
 pub(super) async fn first_answer(subject: &mut Subject) -> Result<Duration, Failure> {
     match subject.start().await? {
         Started::Answers(after) => Ok(after),
+        Started::Damaged => {
+            subject.keep();
+            Err(format!("the daemon found damage: {}", subject.last_words(3)).into())
+        }
         Started::Ended(status) => {
             subject.keep();
             Err(format!("the daemon did not start ({status}): {}", subject.last_words(1)).into())

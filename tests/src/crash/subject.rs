@@ -44,6 +44,8 @@ pub enum Started {
     Answers(Duration),
     /// It ended by itself.
     Ended(ExitStatus),
+    /// It stays up, says that it found damage, and serves nothing else.
+    Damaged,
 }
 
 /// The daemon's program: as asked, by `TIEBEAMD_BIN`, or beside the running one.
@@ -202,6 +204,9 @@ impl Subject {
                 };
                 if rpc.call("user_state", json!([])).await.is_ok() {
                     return Ok(Started::Answers(begun.elapsed()));
+                }
+                if self.last_words(20).contains("this node found damage") {
+                    return Ok(Started::Damaged);
                 }
             }
             tokio::time::sleep(LOOK_EVERY).await;
