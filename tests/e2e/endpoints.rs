@@ -42,7 +42,8 @@ fn metrics_are_for_those_who_watch() {
 
 #[test]
 fn metrics_without_login_are_on_loopback_only_if_asked_for() {
-    let address = tiebeam_tests::node::own_place().0;
+    let (address, unused) = tiebeam_tests::node::own_place();
+    std::fs::remove_dir(unused).expect("the test's own folder");
     let node = TestNode::start(Options::default().set("metrics.listen", &address.to_string()));
     let mut plain = Wire::plain(address).expect("a connection");
     let metrics = plain.request("GET", "/metrics", &Login::None, &[], b"").expect("an answer");
