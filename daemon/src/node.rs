@@ -372,14 +372,20 @@ async fn listen(
     }
     let socket = data.join(SOCKET);
     listening.push(front.serve_unix(&socket).map_err(NodeError::Front)?);
-    share_socket(&settings.unix_socket.group, &socket);
+    share_socket(&settings.unix_socket.group, data, &socket);
     Ok(listening)
 }
 
-/// Gives the socket to its group, if there is such a group and this process may.
-fn share_socket(group: &str, socket: &Path) {
+/// Gives the socket, and the way to it, to its group, if there is such a group and this process
+/// may. The group passes through the data folder; it can list and read nothing else there.
+fn share_socket(group: &str, data: &Path, socket: &Path) {
+    use std::os::unix::fs::PermissionsExt;
     let Ok(Some(group)) = nix::unistd::Group::from_name(group) else { return };
-    if let Err(error) = nix::unistd::chown(socket, None, Some(group.gid)) {
+    let shared = nix::unistd::chown(socket, None, Some(group.gid))
+        .and_then(|()| nix::unistd::chown(data, None, Some(group.gid)))
+        .map_err(std::io::Error::from)
+        .and_then(|()| std::fs::set_permissions(data, std::fs::Permissions::from_mode(0o710)));
+    if let Err(error) = shared {
         tracing::warn!(group = group.name, %error, "the socket stays with the daemon's group");
     }
 }

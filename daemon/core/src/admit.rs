@@ -251,13 +251,17 @@ fn is_bad_in_text(c: char) -> bool {
     c.is_control() && !matches!(c, '\n' | '\r' | '\t')
 }
 
-/// A list of lines; a single line stands for a list of one, as ConfD's clients send it.
+/// A list of lines; a single line stands for a list of one, as ConfD's clients send it, and a
+/// number for its digits: `[/bin/sleep, 60]` is what people write in YAML.
 fn lines(value: &Value) -> Option<Value> {
-    let is_line = |v: &Value| v.as_str().is_some_and(|t| !t.chars().any(char::is_control));
-    match value {
-        Value::String(_) if is_line(value) => Some(Value::Array(vec![value.clone()])),
-        Value::Array(list) if list.iter().all(is_line) => Some(value.clone()),
+    let line = |v: &Value| match v {
+        Value::String(text) if !text.chars().any(char::is_control) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
         _ => None,
+    };
+    match value {
+        Value::Array(list) => list.iter().map(line).collect::<Option<Vec<_>>>().map(Value::from),
+        single => line(single).map(|line| Value::from(vec![line])),
     }
 }
 
@@ -313,6 +317,19 @@ mod tests {
             assert!(!format!("{error:?}").contains("canary"), "{error:?}");
         }
         assert_eq!(check(json!({"userid": "7", "note": null})).unwrap()["userid"], 7);
+    }
+
+    #[test]
+    fn a_list_of_lines_takes_what_people_write() {
+        for (given, expected) in [
+            (json!(["/bin/sleep", 60]), Some(json!(["/bin/sleep", "60"]))),
+            (json!("one"), Some(json!(["one"]))),
+            (json!(["a\nb"]), None),
+            (json!([null]), None),
+            (json!({}), None),
+        ] {
+            assert_eq!(lines(&given), expected, "{given}");
+        }
     }
 
     #[test]
