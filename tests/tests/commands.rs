@@ -13,6 +13,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use tiebeam_tests::{Options, TestNode};
 
+/// Commands that are begun side by side.
+const COMMANDS: usize = 30;
+
 /// The user that commands run as: nobody, or who runs the tests if that is not root.
 fn command_user() -> String {
     let own = Uid::effective();
@@ -319,6 +322,25 @@ fn a_command_goes_on_while_the_daemon_crashes_and_starts_again() {
         node.run();
     }
     assert_done_once(&node, &id, &count);
+}
+
+/// The crash comes while some have ended, some run, some are being started and some wait.
+#[test]
+fn of_many_commands_each_runs_once_over_a_crash() {
+    let mut node = start();
+    let folder = shared(&node);
+    let commands: Vec<(String, PathBuf)> = (0..COMMANDS)
+        .map(|number| {
+            let count = folder.join(number.to_string());
+            let text = format!("echo started >> {}; sleep 0.{number}; echo done", count.display());
+            (begin(&node, script(&text)), count)
+        })
+        .collect();
+    node.kill9();
+    node.run();
+    for (id, count) in &commands {
+        assert_done_once(&node, id, count);
+    }
 }
 
 #[test]

@@ -15,7 +15,7 @@ const SECRETS: [&str; 4] = [PASSWORD, "canary-in-stdin", "canary-in-env", "oper-
 
 #[test]
 fn services_and_commands_under_a_real_systemd() {
-    let machine = match Machine::boot("tiebeam-systemd") {
+    let machine = match Machine::boot() {
         Ok(machine) => machine,
         Err(reason) => return not_run("systemd", &reason),
     };
@@ -31,6 +31,7 @@ fn services_and_commands_under_a_real_systemd() {
     the_daemon_restarts_its_own_service(&machine);
     a_command_that_nobody_watched_is_in_doubt(&machine);
     the_unprivileged_unit_serves_the_same_folder(&machine);
+    no_cgroup_is_left(&machine);
     no_secret_is_in_the_journal(&machine);
 }
 
@@ -313,6 +314,12 @@ fn the_unprivileged_unit_serves_the_same_folder(machine: &Machine) {
     mark.await_processes(2);
     kill9(machine, unit, "main");
     assert_eq!(machine.end(&id)["result_output"]["11"]["output"], "done\n");
+}
+
+fn no_cgroup_is_left(machine: &Machine) {
+    let found =
+        machine.run(&["find", "/sys/fs/cgroup", "-type", "d", "-name", "tiebeam-11.*"]).ok();
+    assert_eq!(found, "", "each command's cgroup goes with it");
 }
 
 fn no_secret_is_in_the_journal(machine: &Machine) {

@@ -52,16 +52,17 @@ impl Machine {
     ///
     /// # Errors
     /// What this host lacks for it.
-    pub fn boot(name: &str) -> Result<Machine, String> {
+    pub fn boot() -> Result<Machine, String> {
         if !nix::unistd::Uid::effective().is_root() {
             return Err("it takes root to boot a container".to_owned());
         }
         for (program, package) in PROGRAMS {
             have(program, package)?;
         }
-        let tree = Tree::new(name)?;
+        let name = format!("tiebeam-{}", std::process::id());
+        let tree = Tree::new(&name)?;
         tree.install();
-        Machine::start(name, tree)
+        Machine::start(&name, tree)
     }
 
     fn start(name: &str, tree: Tree) -> Result<Machine, String> {
@@ -228,7 +229,7 @@ impl Tree {
     /// The tree of a new machine. Where an overlay cannot be mounted it is a copy.
     fn new(name: &str) -> Result<Tree, String> {
         let made = made_once()?;
-        let folder = std::env::temp_dir().join(format!("{name}-{}", std::process::id()));
+        let folder = std::env::temp_dir().join(name);
         let mut tree = Tree { folder, mounted: false };
         for part in ["root", "upper", "work"] {
             fs::create_dir_all(tree.folder.join(part)).expect("a new folder");
