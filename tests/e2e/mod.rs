@@ -10,6 +10,7 @@ mod endpoints;
 mod kwargs;
 mod last_admin;
 mod restart;
+mod retention;
 mod smoke;
 mod starting;
 mod transcripts;
