@@ -7,8 +7,12 @@
 //! Of members with the same key the last one counts, as in every JSON parser ConfD's clients were
 //! written against. A byte order mark in front is passed over (RFC 8259, section 8.1).
 
+use crate::limits::VALUES_MAX;
 use crate::{ErrorCode, RpcError};
 use serde_json::Value;
+
+/// What an object counts among the values.
+const OBJECT_WEIGHT: usize = 4;
 
 /// Why a body is not a JSON value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -26,6 +30,9 @@ pub enum Reason {
     /// Arrays and objects within each other beyond the limit.
     #[error("the JSON is nested deeper than {0} levels")]
     TooDeep(usize),
+    /// More values than a body may unfold to in memory.
+    #[error("the JSON holds too many values")]
+    TooMany,
     /// Bytes that are no UTF-8.
     #[error("the JSON is not valid UTF-8")]
     NotUtf8,
@@ -37,16 +44,27 @@ pub enum Reason {
     Malformed(String),
 }
 
+impl ParseError {
+    /// The error code on the wire.
+    pub const fn code(&self) -> ErrorCode {
+        match self.reason {
+            Reason::TooMany => ErrorCode::TooLarge,
+            _ => ErrorCode::ParseError,
+        }
+    }
+}
+
 impl From<ParseError> for RpcError {
     fn from(error: ParseError) -> RpcError {
-        RpcError::new(ErrorCode::ParseError, error.to_string())
+        RpcError::new(error.code(), error.to_string())
     }
 }
 
 /// Reads exactly one JSON value, of at most `depth` containers within each other.
 ///
 /// The outermost container counts as level 1. `depth` is [`crate::limits::NESTING_MAX`] for
-/// requests; above 127 the parser's own limit comes first.
+/// requests; above 127 the parser's own limit comes first. How many values there may be is
+/// [`VALUES_MAX`].
 ///
 /// # Errors
 ///
@@ -56,8 +74,8 @@ pub fn parse(body: &[u8], depth: usize) -> Result<Value, ParseError> {
         .map_err(|error| ParseError { at: error.valid_up_to(), reason: Reason::NotUtf8 })?;
     let skipped = if text.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
     let text = text.get(skipped..).unwrap_or_default();
-    if let Some(at) = first_too_deep(text.as_bytes(), depth) {
-        return Err(ParseError { at: at + skipped, reason: Reason::TooDeep(depth) });
+    if let Some((at, reason)) = first_beyond(text.as_bytes(), depth) {
+        return Err(ParseError { at: at + skipped, reason });
     }
     serde_json::from_str(text).map_err(|error| {
         let at = skipped + offset(text, error.line(), error.column());
@@ -67,12 +85,13 @@ pub fn parse(body: &[u8], depth: usize) -> Result<Value, ParseError> {
     })
 }
 
-/// Where the first container beyond `depth` opens.
+/// Where the text goes beyond `depth` or [`VALUES_MAX`], and which of them.
 ///
-/// One pass, before anything recurses. Up to the first error of a malformed text this sees the
-/// same brackets as the parser, and the parser does not go beyond it.
-fn first_too_deep(text: &[u8], depth: usize) -> Option<usize> {
+/// One pass, before anything recurses or is kept. Up to the first error of a malformed text this
+/// sees the same brackets as the parser, and the parser does not go beyond it.
+fn first_beyond(text: &[u8], depth: usize) -> Option<(usize, Reason)> {
     let (mut level, mut in_string, mut escaped) = (0_usize, false, false);
+    let mut weight = 0;
     for (at, &byte) in text.iter().enumerate() {
         if in_string {
             match byte {
@@ -85,10 +104,15 @@ fn first_too_deep(text: &[u8], depth: usize) -> Option<usize> {
         }
         match byte {
             b'"' => in_string = true,
-            b'[' | b'{' if level == depth => return Some(at),
-            b'[' | b'{' => level += 1,
+            b'[' | b'{' if level == depth => return Some((at, Reason::TooDeep(depth))),
+            b'[' => (level, weight) = (level + 1, weight + 1),
+            b'{' => (level, weight) = (level + 1, weight + OBJECT_WEIGHT),
             b']' | b'}' => level = level.saturating_sub(1),
+            b',' => weight += 1,
             _ => {}
+        }
+        if weight > VALUES_MAX {
+            return Some((at, Reason::TooMany));
         }
     }
     None
@@ -124,6 +148,18 @@ mod tests {
         assert!(parse(b"1", 0).is_ok());
         let brackets = format!("[{:?}, \"\\\\\", \"\\\"[\"]", "[{".repeat(100));
         assert!(parse(brackets.as_bytes(), 1).is_ok());
+    }
+
+    #[test]
+    fn what_unfolds_to_too_much_is_refused_before_it_is_kept() {
+        let list = |count: usize, one: &str| format!("[{}]", vec![one; count].join(","));
+        assert!(parse(list(VALUES_MAX, "0").as_bytes(), 64).is_ok());
+        assert_eq!(reason(list(VALUES_MAX + 1, "0").as_bytes()).1, Reason::TooMany);
+        let objects = VALUES_MAX / (OBJECT_WEIGHT + 1);
+        assert!(parse(list(objects, "{\"a\":1}").as_bytes(), 64).is_ok());
+        assert_eq!(reason(list(objects + 1, "{\"a\":1}").as_bytes()).1, Reason::TooMany);
+        // Text is text, whatever is in it.
+        assert!(parse(format!("{:?}", ",{[".repeat(300_000)).as_bytes(), 64).is_ok());
     }
 
     #[test]

@@ -6,6 +6,9 @@ use std::time::Duration;
 pub const BODY_BYTES_MAX: usize = 1 << 20;
 /// Deepest nesting of JSON containers or XML values: ConfD's clients send at most 5.
 pub const NESTING_MAX: usize = 64;
+/// Weight of the values in one JSON body: each counts 1, an object 4. A value takes 32 bytes in
+/// memory and an object 600, so what a mebibyte of brackets unfolds to is 20 MiB and not 80.
+pub const VALUES_MAX: usize = 128 << 10;
 /// Members of a JSON-RPC batch or of a `system.multicall`.
 pub const BATCH_MAX: usize = 100;
 /// Largest body that is read before login (`user_login`, `user_init`; ruling 2).

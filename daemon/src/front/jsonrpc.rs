@@ -60,7 +60,7 @@ pub fn read(body: &[u8]) -> Result<Value, RpcError> {
     json::parse(body, NESTING_MAX).map_err(|error| {
         let hint = matches!(error.reason, Reason::TooDeep { .. })
             .then(|| format!("at most {NESTING_MAX} levels"));
-        let mut wrong = RpcError::new(ErrorCode::ParseError, format!("no JSON: {error}"));
+        let mut wrong = RpcError::new(error.code(), format!("no JSON: {error}"));
         wrong.hint = hint;
         wrong
     })

@@ -4,7 +4,7 @@
 //! What a subscriber may see is decided for each event when it is delivered.
 
 use super::arguments::Arguments;
-use super::{Method, Right, user_of};
+use super::{Method, Right, until_revoked, user_of};
 use crate::board::Board;
 use crate::engine::Engine;
 use crate::front::seam::{Call, Events, MethodClass};
@@ -282,6 +282,7 @@ async fn events(engine: Arc<Engine>, call: Call, a: Arguments) -> Result<Value, 
     let _waits = engine.waiting.begin(user)?;
     let until = tokio::time::Instant::now() + Duration::from_secs_f64(seconds);
     let mut newest = engine.board.follow_events();
+    let mut revoked = std::pin::pin!(until_revoked(&engine, &call));
     let found = loop {
         let (found, next) = page(&engine.board, user, &subscription.filter, subscription.cursor);
         let moved = next != subscription.cursor;
@@ -296,6 +297,7 @@ async fn events(engine: Arc<Engine>, call: Call, a: Arguments) -> Result<Value, 
             _ = newest.changed() => {}
             () = tokio::time::sleep_until(until) => break found,
             () = call.stop.cancelled() => break found,
+            () = &mut revoked => break found,
         }
     };
     if let Some(kept) = engine.subscriptions.polled().by_id.get_mut(id) {

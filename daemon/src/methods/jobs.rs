@@ -1,7 +1,7 @@
 //! The methods of a job's life: start, wait, result, exec, info, cancel, file.
 
 use super::arguments::Arguments;
-use super::{Method, Right, user_of};
+use super::{Method, Right, until_revoked, user_of};
 use crate::engine::Engine;
 use crate::front::seam::{Call, MethodClass};
 use crate::pipeline::{result, submit, volatile};
@@ -141,9 +141,10 @@ fn to_json(result: &ResultObject) -> Result<Value, RpcError> {
         .map_err(|_| RpcError::new(ErrorCode::Internal, "the result cannot be written as JSON"))
 }
 
-/// Waits for a job's end: its record, or nothing when the time is over or the node drains.
+/// Waits for a job's end: its record, or nothing when the time is over, the node drains or the
+/// caller's login is revoked.
 async fn wait_for(
-    engine: &Engine,
+    engine: &Arc<Engine>,
     call: &Call,
     id: &str,
     wait: Option<Duration>,
@@ -160,6 +161,7 @@ async fn wait_for(
         _ = end => {}
         () = limit => {}
         () = call.stop.cancelled() => {}
+        () = until_revoked(engine, call) => return None,
     }
     engine.job(id).ok()?.and_then(|(record, ended)| ended.then_some(record))
 }

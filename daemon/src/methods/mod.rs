@@ -11,11 +11,13 @@ mod jobs;
 mod users;
 
 use crate::engine::Engine;
-use crate::front::seam::{Call, MethodClass};
+use crate::front::seam::{Call, MethodClass, Service, Standing};
+use crate::service::Node;
 use arguments::Arguments;
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 use std::sync::Arc;
+use std::time::Duration;
 use tiebeam_proto::{ErrorCode, Params, RpcError};
 
 pub use events::Subscriptions;
@@ -105,6 +107,19 @@ pub async fn run(
 /// The caller's name, for a method that needs a login.
 pub(crate) fn user_of(call: &Call) -> &str {
     call.caller.as_ref().map_or("", |caller| caller.user.as_str())
+}
+
+/// How often a call that waits looks whether its login still stands: often enough that nobody
+/// reads on, seldom enough that thousands of waiting calls cost nothing.
+const STANDING_EVERY: Duration = Duration::from_secs(1);
+
+/// Resolves soon after the caller's login was revoked (ruling 4); a call that waits then answers.
+pub(crate) async fn until_revoked(engine: &Arc<Engine>, call: &Call) {
+    let Some(caller) = &call.caller else { return std::future::pending().await };
+    let service = Node(engine.clone());
+    while service.standing(caller) != Standing::Revoked {
+        tokio::time::sleep(STANDING_EVERY).await;
+    }
 }
 
 /// The OpenRPC document of `rpc.discover`.
