@@ -6,9 +6,11 @@
 //! process that it did not start. Called by the modules of `tests/main.rs` only.
 
 pub mod crash;
+pub mod door;
 pub mod need;
 pub mod node;
 pub mod program;
+pub mod shape;
 pub mod sim;
 pub mod transcript;
 pub mod wire;

@@ -151,6 +151,12 @@ impl Wire {
         Ok(Wire { stream: Box::new(stream), rest: Vec::new(), host, shown: Vec::new() })
     }
 
+    /// A connection over any stream; `host` is what its requests name.
+    pub(crate) fn over(stream: impl Read + Write + Send + 'static, host: &str) -> Wire {
+        let host = host.to_owned();
+        Wire { stream: Box::new(stream), rest: Vec::new(), host, shown: Vec::new() }
+    }
+
     /// Sends bytes as they are.
     ///
     /// # Errors
@@ -262,7 +268,7 @@ impl Wire {
         }
     }
 
-    fn take(&mut self, count: usize) -> io::Result<Vec<u8>> {
+    pub(crate) fn take(&mut self, count: usize) -> io::Result<Vec<u8>> {
         while self.rest.len() < count {
             self.more()?;
         }

@@ -7,5 +7,6 @@ mod crash;
 #[path = "../e2e/mod.rs"]
 mod e2e;
 mod last_admin;
+mod security;
 mod systemd;
 mod tidy;
