@@ -11,6 +11,7 @@ mod kwargs;
 mod last_admin;
 mod restart;
 mod retention;
+mod settings;
 mod smoke;
 mod starting;
 mod transcripts;

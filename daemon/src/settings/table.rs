@@ -126,7 +126,7 @@ pub const KEYS: &[Key] = &[
         "history.bytes_max",
         Kind::Text,
         true,
-        &["Bytes that the history may use on this node; there is an event at 80 %."],
+        &["Bytes that the history may use; a warning at 80 %, beyond it the oldest records go."],
     ),
     key(
         "disk.free_bytes_min",
