@@ -4,6 +4,7 @@
 
 mod commands;
 mod crash;
+mod docs;
 #[path = "../e2e/mod.rs"]
 mod e2e;
 mod last_admin;
