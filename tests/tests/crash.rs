@@ -1,4 +1,5 @@
-//! A few crash rounds of each kind; `tiebeam-tests kill`, `power` and `flip` make as many as wanted.
+//! A few crash rounds of each kind; `tiebeam-tests kill`, `power` and `flip` make as many as one
+//! wants.
 
 use tiebeam_tests::crash::{Options, bit_flips, kill_rounds, power, power_rounds};
 use tiebeam_tests::need::not_run;

@@ -108,7 +108,8 @@ impl Report {
             self.killing,
         );
         println!(
-            "killed | rounds | acknowledged | sent again | of these had run | jobs | commands by result code | in doubt that ran"
+            "killed | rounds | acknowledged | sent again | of these had run | jobs | \
+             commands by result code | in doubt that ran"
         );
         for (name, (rounds, tally)) in &self.by_victim {
             println!(

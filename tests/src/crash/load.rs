@@ -134,8 +134,8 @@ impl Writer {
     fn value(&mut self, key: &str) -> Value {
         let number = self.number;
         if self.dice.below(LARGE_EVERY) == 0 {
-            let text = self.dice.text(LARGE_BYTES);
-            return json!({"path": format!("app/rounds/w{number}/large"), "value": format!("{key} {text}")});
+            let value = format!("{key} {}", self.dice.text(LARGE_BYTES));
+            return json!({"path": format!("app/rounds/w{number}/large"), "value": value});
         }
         let path = format!("app/rounds/w{number}/k{}", self.dice.below(PATHS));
         json!({"path": path, "value": key})

@@ -122,7 +122,9 @@ impl Rpc {
     ) -> Result<Vec<Result<Value, CallError>>, CallError> {
         let mut results = Vec::with_capacity(params.len());
         for chunk in params.chunks(BATCH_MAX) {
-            let call = |(id, params): (usize, &Value)| json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
+            let call = |(id, params): (usize, &Value)| {
+                json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params})
+            };
             let body: Vec<Value> = chunk.iter().enumerate().map(call).collect();
             let Value::Array(mut answers) = self.post(&Value::Array(body)).await? else {
                 return Err(CallError::Unanswered("the answer to a batch is no list".to_owned()));
