@@ -107,8 +107,7 @@ impl Rpc {
     /// # Errors
     /// See [`CallError`].
     pub async fn call(&self, method: &str, params: Value) -> Result<Value, CallError> {
-        let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
-        outcome(self.post(&body).await?)
+        outcome(self.post(&request(1, method, &params)).await?)
     }
 
     /// Calls of one method, as many batches as needed; results in the order of `params`.
@@ -122,10 +121,8 @@ impl Rpc {
     ) -> Result<Vec<Result<Value, CallError>>, CallError> {
         let mut results = Vec::with_capacity(params.len());
         for chunk in params.chunks(BATCH_MAX) {
-            let call = |(id, params): (usize, &Value)| {
-                json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params})
-            };
-            let body: Vec<Value> = chunk.iter().enumerate().map(call).collect();
+            let numbered = chunk.iter().enumerate();
+            let body = numbered.map(|(id, params)| request(id, method, params)).collect();
             let Value::Array(mut answers) = self.post(&Value::Array(body)).await? else {
                 return Err(CallError::Unanswered("the answer to a batch is no list".to_owned()));
             };
@@ -155,6 +152,10 @@ impl Rpc {
             }),
         }
     }
+}
+
+fn request(id: usize, method: &str, params: &Value) -> Value {
+    json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params})
 }
 
 fn outcome(mut answer: Value) -> Result<Value, CallError> {
