@@ -393,3 +393,30 @@ fn a_command_whose_shim_was_killed_is_in_doubt_and_never_run_again() {
     assert!(told.contains("shim process") && told.contains("ended without a result"), "{told}");
     assert_eq!(mark.processes(), [0; 0], "nothing of it is left");
 }
+
+/// Ruling 11: a job that ended in doubt learns of its command's end, whichever daemon hears of it.
+#[test]
+fn the_late_end_of_a_command_ends_the_doubt() {
+    let (mut node, mark) = (start(), Mark::new());
+    let (id, _) = begin_counted(&node, &mark, 600);
+    let shim = Pid::from_raw(shims(&node)[0]);
+    // A shim that stands still is what a machine without memory or disk looks like.
+    kill(shim, Signal::SIGSTOP).expect("the shim runs");
+    let cancelled = node.call(&node.admin(), "job_cancel", json!([id]));
+    assert_eq!(cancelled, Ok(json!("stopping")));
+    let result = end(&node, &id);
+    assert_eq!(result["result_name"], "INDETERMINATE", "{result}");
+    assert_eq!(node.output("lock_list", json!({}))[0]["state"], "in_doubt");
+    node.kill9();
+    // The kernel wakes what stood still when its parent goes; if it did not, this does.
+    let _ = kill(shim, Signal::SIGCONT);
+    mark.await_processes(0);
+    node.run();
+    eventually("the doubt is over", || {
+        (node.output("lock_list", json!({})) == json!([])).then_some(())
+    });
+    let file = node.call(&node.admin(), "job_file", json!([id])).expect("a job file");
+    let file = file.as_str().expect("a text");
+    let (_, addenda) = file.split_once("\naddenda:\n").expect("the late end is in the file");
+    assert!(addenda.contains("result: cancelled"), "{addenda}");
+}

@@ -40,11 +40,12 @@ pub async fn tend(engine: Arc<Engine>) {
 
 fn look(engine: &Arc<Engine>, tended: &Tended) {
     let state = engine.board.state();
+    let own = engine.identity.node_id;
     for sequence in &state.running {
         let Some(job) = state.jobs.get(sequence) else { continue };
-        for command in job.open_commands().filter(|c| c.node == engine.identity.node_id) {
+        for command in job.open_commands().filter(|command| command.node == own) {
             let key = (*sequence, command.key.clone());
-            if tended.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone()) {
+            if take(tended, &key) {
                 let (engine, tended) = (engine.clone(), tended.clone());
                 let (id, command) = (job.record.job.clone(), command.clone());
                 tokio::spawn(async move {
@@ -54,17 +55,49 @@ fn look(engine: &Arc<Engine>, tended: &Tended) {
             }
         }
     }
+    for (sequence, doubt) in &state.doubts {
+        for (name, _) in doubt.commands.iter().filter(|(_, node)| *node == own) {
+            let key = (*sequence, name.clone());
+            if take(tended, &key) {
+                let (engine, id) = (engine.clone(), doubt.job.clone());
+                // It stays among the tended: what cannot be known now will not be known later.
+                tokio::spawn(async move { tend_doubt(&engine, key.0, &id, &key.1).await });
+            }
+        }
+    }
+}
+
+/// Whether nobody looked after the command until now.
+fn take(tended: &Tended, key: &(u64, String)) -> bool {
+    tended.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone())
 }
 
 async fn tend_one(engine: &Arc<Engine>, sequence: u64, id: &str, command: &Command) {
     let end = tokio::select! {
         end = run(engine, id, command) => end,
-        () = asked_to_stop(engine, sequence) => stop(engine, id, command).await,
+        () = asked_to_stop(engine, sequence) => stop(engine, id, &command.key, command.epoch).await,
     };
-    let record = record_of(engine, command, &end);
+    report(engine, sequence, &command.key, &end).await;
+}
+
+/// A command whose job has ended without knowing of it (ruling 11): it is stopped, and its end
+/// lets go of the job's locks.
+async fn tend_doubt(engine: &Arc<Engine>, sequence: u64, id: &str, key: &str) {
+    let epoch = engine.role.borrow().term;
+    let end = stop(engine, id, key, epoch).await;
+    report(engine, sequence, key, &end).await;
+}
+
+/// Tells the cluster how the command ended, as often as it takes.
+async fn report(engine: &Engine, sequence: u64, key: &str, end: &CommandEnd) {
+    let record = record_of(engine, key, end);
     loop {
-        let ended =
-            CommandEnded { job: sequence, key: command.key.clone(), record: record.clone() };
+        let in_doubt = engine.board.state().doubts.contains_key(&sequence);
+        if in_doubt && end.result == CommandResult::Indeterminate {
+            // Only an end that is known ends a doubt.
+            return;
+        }
+        let ended = CommandEnded { job: sequence, key: key.to_owned(), record: record.clone() };
         if engine.proposer.propose(Body::CommandEnded(Box::new(ended))).await.is_ok() {
             return;
         }
@@ -145,25 +178,23 @@ async fn asked_to_stop(engine: &Arc<Engine>, sequence: u64) {
     }
 }
 
-async fn stop(engine: &Arc<Engine>, id: &str, command: &Command) -> CommandEnd {
-    if let Err(error) =
-        engine.host.fence(id, &command.key, command.epoch, "the job was stopped").await
-    {
-        tracing::warn!(job = id, key = command.key, error = %error.chain(), "cannot fence");
+async fn stop(engine: &Engine, id: &str, key: &str, epoch: u64) -> CommandEnd {
+    if let Err(error) = engine.host.fence(id, key, epoch, "the job was stopped").await {
+        tracing::warn!(job = id, key, error = %error.chain(), "cannot fence");
     }
-    if let Err(error) = engine.host.stop(id, &command.key).await {
-        tracing::warn!(job = id, key = command.key, error = %error.chain(), "cannot stop");
+    if let Err(error) = engine.host.stop(id, key).await {
+        tracing::warn!(job = id, key, error = %error.chain(), "cannot stop");
     }
-    match engine.host.wait(id, &command.key).await {
+    match engine.host.wait(id, key).await {
         Ok(end) => end,
         Err(error) => CommandEnd::without_run(CommandResult::Indeterminate, error.chain()),
     }
 }
 
-fn record_of(engine: &Engine, command: &Command, end: &CommandEnd) -> CommandRecord {
+fn record_of(engine: &Engine, key: &str, end: &CommandEnd) -> CommandRecord {
     let time = |us: i64| (us != 0).then_some(Time(us));
     CommandRecord {
-        name: command.key.clone(),
+        name: key.to_owned(),
         node: engine.identity.node_id,
         started: time(end.started_us),
         ended: time(end.ended_us),
