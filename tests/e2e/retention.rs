@@ -1,4 +1,4 @@
-//! What a node keeps of the past: every revision through full trees, and a history within its bound.
+//! What a node keeps of the past: all revisions, over full trees, and a history within its bound.
 
 use super::draining::eventually;
 use serde_json::{Value, json};

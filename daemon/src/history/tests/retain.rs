@@ -115,8 +115,9 @@ fn a_full_tree_is_found_behind_the_record_of_its_revision() {
     let mut maker = Maker::new();
     let mut records = maker.jobs(300);
     let tree = |revision: u64| {
-        json!({"format": 1, "time": "2026-11-20T04:05:06Z",
-            "tree": {"revision": revision, "root": "sha256:00", "config": {"app": {"n": revision}}}})
+        let config = json!({"app": {"n": revision}});
+        let tree = json!({"revision": revision, "root": "sha256:00", "config": config});
+        json!({"format": 1, "time": "2026-11-20T04:05:06Z", "tree": tree})
     };
     records.push(maker.link(&tree(100)));
     records.extend(maker.jobs(299));
