@@ -216,7 +216,8 @@ mod tests {
     fn codes_have_one_number_and_one_name_each() {
         let numbers: std::collections::BTreeSet<_> =
             ErrorCode::ALL.iter().map(|c| c.number()).collect();
-        let names: std::collections::BTreeSet<_> = ErrorCode::ALL.iter().map(|c| c.name()).collect();
+        let names: std::collections::BTreeSet<_> =
+            ErrorCode::ALL.iter().map(|c| c.name()).collect();
         assert_eq!((numbers.len(), names.len()), (15, 15));
     }
 

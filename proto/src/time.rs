@@ -13,7 +13,8 @@ impl Time {
     /// The RFC 3339 form. Times outside the years 0 to 9999 are shown as the nearest such year.
     pub fn to_rfc3339(self) -> String {
         let micros = self.0.clamp(-62_167_219_200_000_000, 253_402_207_199_999_999);
-        let stamp = jiff::Timestamp::from_microsecond(micros).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+        let stamp =
+            jiff::Timestamp::from_microsecond(micros).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
         format!("{stamp:.6}")
     }
 
