@@ -347,30 +347,31 @@ mod tests {
     use crate::canonical;
     use serde_json::json;
 
-    #[test]
-    fn fields_stand_in_their_canonical_order() {
-        let text = || Some("x".to_owned());
-        let time = Some(Time(1));
-        let stages = Stages {
-            submitted: time,
-            scheduled: time,
-            executed: time,
-            finished: time,
-            committed: time,
-        };
-        let command = CommandRecord {
-            started: time,
-            ended: time,
+    fn text() -> Option<String> {
+        Some("x".to_owned())
+    }
+
+    fn command() -> CommandRecord {
+        CommandRecord {
+            started: Some(Time(1)),
+            ended: Some(Time(1)),
             output_sha256: text(),
             truncated: true,
             status: Some(1),
             clock_offset_us: Some(1),
             evidence: text(),
             ..CommandRecord::default()
-        };
+        }
+    }
+
+    /// A record in which nothing is left out.
+    fn full() -> JobRecord {
+        let time = Some(Time(1));
         let tls = Some(TlsFacts { client_certificate: text(), ..TlsFacts::default() });
-        let user_agent = text();
-        let record = JobRecord {
+        let parameters = json!({"b": 1.0, "a": {"\u{1f600}": [1e21, -0.0]}});
+        let change = json!({"op": "replace", "path": "a", "old": 1, "value": 2});
+        let nodes = json!({"applied": [11], "pending": [12], "reasons": {"12": "offline"}});
+        JobRecord {
             format: FORMAT,
             job: "11.1".into(),
             name: "x".into(),
@@ -379,15 +380,18 @@ mod tests {
             user: "admin".into(),
             reason: text(),
             mode: Mode::Immediate,
-            parameters: json!({"b": 1.0, "a": {"\u{1f600}": [1e21, -0.0]}})
-                .as_object()
-                .cloned()
-                .unwrap_or_default(),
+            parameters: parameters.as_object().cloned().unwrap_or_default(),
             nonce: text(),
-            request: RequestFacts { tls, user_agent, ..RequestFacts::default() },
+            request: RequestFacts { tls, user_agent: text(), ..RequestFacts::default() },
             scheduling: Scheduling::default(),
-            stages,
-            commands: vec![command.clone()],
+            stages: Stages {
+                submitted: time,
+                scheduled: time,
+                executed: time,
+                finished: time,
+                committed: time,
+            },
+            commands: vec![command()],
             result: ResultRecord {
                 result_desc: text(),
                 result_output: Some(json!(1.5)),
@@ -396,33 +400,28 @@ mod tests {
                 result_plan: Some(json!({})),
                 ..ResultRecord::default()
             },
-            change: vec![Change {
-                op: ChangeOp::Replace,
-                path: "a".into(),
-                old: Some(json!(1)),
-                value: Some(json!(2)),
-            }],
-            nodes: Some(NodesApplied {
-                applied: vec![11],
-                pending: vec![12],
-                reasons: [("12".to_owned(), "offline".to_owned())].into(),
-            }),
-        };
-        let plain = JobRecord { parameters: Map::new(), ..record.clone() };
-        for record in [record, plain] {
-            let value = serde_json::to_value(&record).unwrap();
-            assert_eq!(canonical::of_sorted(&record), canonical::to_vec(&value));
+            change: vec![serde_json::from_value(change).unwrap()],
+            nodes: serde_json::from_value(nodes).unwrap(),
         }
-        let addendum = AddendumRecord {
+    }
+
+    fn assert_sorted<T: Serialize>(record: &T) {
+        let value = serde_json::to_value(record).unwrap();
+        assert_eq!(canonical::of_sorted(record), canonical::to_vec(&value));
+    }
+
+    #[test]
+    fn fields_stand_in_their_canonical_order() {
+        assert_sorted(&full());
+        assert_sorted(&JobRecord { parameters: Map::new(), ..full() });
+        assert_sorted(&AddendumRecord {
             format: FORMAT,
             addendum: "11.1".into(),
             time: Time(1),
-            command: Some(command),
+            command: Some(command()),
             note: text(),
-        };
-        let value = serde_json::to_value(&addendum).unwrap();
-        assert_eq!(canonical::of_sorted(&addendum), canonical::to_vec(&value));
-        let audit = AuditRecord {
+        });
+        assert_sorted(&AuditRecord {
             format: FORMAT,
             audit: "login".into(),
             user: text(),
@@ -430,8 +429,8 @@ mod tests {
             object: text(),
             count: 1,
             time: Time(1),
-        };
-        let value = serde_json::to_value(&audit).unwrap();
-        assert_eq!(canonical::of_sorted(&audit), canonical::to_vec(&value));
+        });
+        let tree = FullTree { config: json!({"a": 1}), revision: 1, root: String::new() };
+        assert_sorted(&TreeRecord { format: FORMAT, tree, time: Time(1) });
     }
 }
