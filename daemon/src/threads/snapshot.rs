@@ -59,7 +59,18 @@ impl Snapshotter {
     ) -> Snapshotter {
         history.drop_below(floor);
         let busy = Arc::default();
-        Snapshotter { data, history, metrics, raft, entries: 0, bytes: 0, floor, busy }
+        Snapshotter {
+            data,
+            history,
+            metrics,
+            raft,
+            entries: 0,
+            bytes: 0,
+            floor,
+            busy,
+            last: Instant::now(),
+            took_us: Arc::default(),
+        }
     }
 
     /// Whether a snapshot before its time costs little.
