@@ -85,13 +85,15 @@ impl Snapshotter {
         self.entries += entries;
         self.bytes += bytes;
         let floor = state.chain.floor_index;
-        if self.entries < EVERY_ENTRIES && self.bytes < EVERY_BYTES && floor == self.floor {
+        let many = self.entries >= EVERY_ENTRIES || self.bytes >= EVERY_BYTES;
+        if !many && floor == self.floor && !self.is_cheap() {
             return;
         }
         if self.busy.swap(true, Ordering::AcqRel) {
             return;
         }
         (self.entries, self.bytes, self.floor) = (0, 0, floor);
+        self.last = Instant::now();
         let (state, data) = (state.clone(), self.data.clone());
         let (history, metrics) = (self.history.clone(), self.metrics.clone());
         let (raft, busy) = (self.raft.clone(), self.busy.clone());
