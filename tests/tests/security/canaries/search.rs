@@ -3,7 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tiebeam_tests::TestNode;
@@ -29,19 +29,6 @@ fn forms(text: &str) -> Vec<Vec<u8>> {
         forms.push(whole.to_vec());
     }
     forms
-}
-
-fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
-    let Some(first) = wanted.first() else { return false };
-    let mut rest = bytes;
-    while let Some(at) = rest.iter().position(|byte| byte == first) {
-        rest = &rest[at..];
-        if rest.starts_with(wanted) {
-            return true;
-        }
-        rest = &rest[1..];
-    }
-    false
 }
 
 /// Every compressed block in a file, unfolded.
@@ -85,26 +72,65 @@ impl Haystack {
     }
 
     pub(super) fn finds(&self, text: &str) -> bool {
-        self.0.iter().any(|(_, bytes)| contains(bytes, text.as_bytes()))
+        let secrets = [("it", text.to_owned())];
+        let needles = Needles::of(&secrets);
+        self.0.iter().any(|(_, bytes)| !needles.find(bytes).is_empty())
     }
 
     /// Fails if one of these is anywhere, in any form.
     #[track_caller]
     pub(super) fn holds_none(&self, secrets: &[(&'static str, String)]) {
+        let needles = Needles::of(secrets);
         let mut found = Vec::new();
-        for (place, text) in secrets {
-            for form in forms(text) {
-                let holders = self.0.iter().filter(|(_, bytes)| contains(bytes, &form));
-                found.extend(holders.map(|(name, bytes)| {
-                    let at = String::from_utf8_lossy(bytes);
-                    let form = String::from_utf8_lossy(&form).into_owned();
-                    let from = at.find(&form).unwrap_or(0).saturating_sub(120);
-                    let around: String = at.chars().skip(from).take(300).collect();
-                    format!("{place} in {name}: …{around:?}…")
-                }));
+        for (name, bytes) in &self.0 {
+            for (place, at) in needles.find(bytes) {
+                let around = &bytes[at.saturating_sub(80)..bytes.len().min(at + 160)];
+                let around = String::from_utf8_lossy(around);
+                found.push(format!("{place} in {name} at {at}: …{around:?}…"));
             }
         }
         assert!(found.is_empty(), "{}", found.join("\n"));
+    }
+}
+
+/// Bytes by which a place that may hold a secret is recognised.
+const HEAD: usize = 8;
+
+/// All forms of all secrets, by their first bytes, so that a file is read once and not once for
+/// each of them.
+struct Needles<'a> {
+    by_head: HashMap<[u8; HEAD], Vec<(&'a str, Vec<u8>)>>,
+    first: [bool; 256],
+}
+
+impl<'a> Needles<'a> {
+    fn of(secrets: &'a [(&'static str, String)]) -> Needles<'a> {
+        let mut needles = Needles { by_head: HashMap::new(), first: [false; 256] };
+        for (place, text) in secrets {
+            assert!(text.len() >= HEAD, "{place} is too short to be looked for");
+            for form in forms(text) {
+                // Less than that of a short text in base64 says nothing.
+                let Some(head) = form.first_chunk::<HEAD>().copied() else { continue };
+                needles.first[usize::from(head[0])] = true;
+                needles.by_head.entry(head).or_default().push((place, form));
+            }
+        }
+        needles
+    }
+
+    /// Whose secrets are in these bytes, and where.
+    fn find(&self, bytes: &[u8]) -> Vec<(&'a str, usize)> {
+        let mut found = Vec::new();
+        for (at, window) in bytes.windows(HEAD).enumerate() {
+            if !self.first[usize::from(window[0])] {
+                continue;
+            }
+            let head: [u8; HEAD] = window.try_into().expect("a window has this size");
+            let Some(whole) = self.by_head.get(&head) else { continue };
+            let here = whole.iter().filter(|(_, form)| bytes[at..].starts_with(form));
+            found.extend(here.map(|(place, _)| (*place, at)));
+        }
+        found
     }
 }
 
