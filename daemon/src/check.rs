@@ -63,7 +63,8 @@ fn check_snapshots(data: &Path) -> Result<(bool, Option<Chain>), CheckError> {
                     let chain = state.chain;
                     newest = newest.filter(|other| other.index > chain.index).or(Some(chain));
                     println!(
-                        "snapshot {path}: sound; index {}, revision {}, root sha256:{}, chain {} {}",
+                        "snapshot {path}: sound; index {}, revision {}, root sha256:{}, chain {} \
+                         {}",
                         state.applied,
                         state.revision,
                         hex(&state.config.hash()),

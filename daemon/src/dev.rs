@@ -218,14 +218,12 @@ fn print_hints(asked: &Dev, running: &Running, password: &Path, json_file: &Path
     }
     let (url, ca, password) = (url(asked), ca.display(), password.display());
     println!("try:");
-    println!(
-        "  export TIEBEAM_URL={url} TIEBEAM_CA={ca} TIEBEAM_USER=admin TIEBEAM_PASSWORD_FILE={password}"
-    );
+    print!("  export TIEBEAM_URL={url} TIEBEAM_CA={ca} TIEBEAM_USER=admin");
+    println!(" TIEBEAM_PASSWORD_FILE={password}");
     println!("  tiebeam exec node_list");
     println!("  tiebeam config set app/hello world && tiebeam config log");
-    println!(
-        "  curl --cacert {ca} -u admin:$(cat {password}) {url}/ -d '{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"job_list\"}}'"
-    );
+    let call = r#"{"jsonrpc":"2.0","id":1,"method":"job_list"}"#;
+    println!("  curl --cacert {ca} -u admin:$(cat {password}) {url}/ -d '{call}'");
     println!("Ctrl-C stops it.");
 }
 

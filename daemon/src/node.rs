@@ -84,8 +84,8 @@ pub enum NodeError {
     Runtime(#[source] std::io::Error),
     /// The log lost its end: what is in the history had been in the log before.
     #[error(
-        "the log in {} has lost its end: the history has records up to {history}, snapshot and log \
-         only up to {chain}; going on would give the lost jobs' ids and revisions away again",
+        "the log in {} has lost its end: the history has records up to {history}, snapshot and \
+         log only up to {chain}; going on would give the lost ids and revisions away again",
         .data.display()
     )]
     LogLost {

@@ -1,7 +1,7 @@
 //! The leanest HTTP/1.1 client over TLS: one connection, one request at a time, so that what is
-//! measured is the server.
+//! measured is the subject.
 
-use crate::server::Server;
+use crate::node::Subject;
 use base64::Engine;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -20,18 +20,22 @@ pub struct Connector {
 }
 
 impl Connector {
-    /// Connections to this server, as admin.
-    pub fn new(server: &Server) -> Connector {
+    /// Connections to this subject, as admin.
+    pub fn new(subject: &Subject) -> Connector {
         let mut roots = rustls::RootCertStore::empty();
-        let pem = std::fs::read(server.data.join("keys/ca.crt")).expect("init wrote the CA");
+        let pem = std::fs::read(subject.data.join("keys/ca.crt")).expect("init wrote the CA");
         for certificate in CertificateDer::pem_slice_iter(&pem) {
             roots.add(certificate.expect("PEM")).expect("a CA");
         }
-        let config = rustls::ClientConfig::builder().with_root_certificates(roots);
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("the provider knows TLS 1.3")
+            .with_root_certificates(roots);
         let tls = TlsConnector::from(Arc::new(config.with_no_client_auth()));
         let login =
-            base64::engine::general_purpose::STANDARD.encode(format!("admin:{}", server.password));
-        Connector { tls, address: server.address, login }
+            base64::engine::general_purpose::STANDARD.encode(format!("admin:{}", subject.password));
+        Connector { tls, address: subject.address, login }
     }
 
     /// One connection.

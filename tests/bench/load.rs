@@ -55,7 +55,8 @@ impl Load {
     fn body(self, client: usize, number: usize) -> String {
         let call = |method: &str, job: &str, kwargs: String| {
             format!(
-                "{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"{method}\",\"params\":[\"{job}\",{kwargs}]}}"
+                "{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"{method}\",\
+                 \"params\":[\"{job}\",{kwargs}]}}"
             )
         };
         let set = || {

@@ -9,7 +9,7 @@
 mod client;
 mod disk;
 mod load;
-mod server;
+mod node;
 
 use clap::Parser;
 use load::{Load, Outcome};
@@ -29,7 +29,7 @@ struct Arguments {
     #[arg(long, value_delimiter = ',', default_values_t = [1, 8, 32, 128])]
     clients: Vec<usize>,
     /// Loads: start, exec, read, volatile
-    #[arg(long, value_delimiter = ',', default_values_t = ["start".to_owned(), "exec".to_owned(), "read".to_owned(), "volatile".to_owned()])]
+    #[arg(long, value_delimiter = ',', default_value = "start,exec,read,volatile")]
     loads: Vec<String>,
     /// Lines of configuration to begin with
     #[arg(long, default_value_t = 4_000)]
@@ -49,14 +49,11 @@ struct Arguments {
 async fn main() {
     let arguments = Arguments::parse();
     rustls::crypto::ring::default_provider().install_default().expect("no other provider");
-    let node = server::Server::start(
-        &arguments.listen,
-        arguments.data.clone(),
-        arguments.tiebeamd.clone(),
-    );
-    let connector = client::Connector::new(&node);
-    server::fill(&connector, arguments.lines).await;
-    let rss = node.rss_kib();
+    let (listen, data) = (&arguments.listen, arguments.data.clone());
+    let subject = node::Subject::start(listen, data, arguments.tiebeamd.clone());
+    let connector = client::Connector::new(&subject);
+    node::fill(&connector, arguments.lines).await;
+    let rss = subject.rss_kib();
     println!("idle RSS with {} lines: {:.1} MB", arguments.lines, rss as f64 / 1024.0);
     println!(
         "load      clients   jobs/s    p50 ms    p99 ms   lag   fdatasync/s (p50 us)  syncs/job"
@@ -66,16 +63,16 @@ async fn main() {
         for clients in &arguments.clients {
             let mut rounds = Vec::new();
             for _ in 0..arguments.rounds {
-                let raw = disk::fdatasync(&node.data, Duration::from_millis(700));
+                let raw = disk::fdatasync(&subject.data, Duration::from_millis(700));
                 let duration = Duration::from_secs(arguments.seconds);
                 let outcome = load::run(&connector, load, *clients, duration).await;
-                rounds.push((outcome, raw, node.lag(&connector).await));
+                rounds.push((outcome, raw, subject.lag(&connector).await));
             }
             print_row(load, *clients, &mut rounds);
         }
     }
-    println!("RSS at the end: {:.1} MB", node.rss_kib() as f64 / 1024.0);
-    let (stopped, seconds) = node.wait_for_lag(&connector).await;
+    println!("RSS at the end: {:.1} MB", subject.rss_kib() as f64 / 1024.0);
+    let (stopped, seconds) = subject.wait_for_lag(&connector).await;
     println!("lag is {stopped} after {seconds:.1} s");
 }
 

@@ -1,4 +1,4 @@
-//! HTTP/1.1 as it goes over the wire, on a TLS connection or the unix socket, one request at a time.
+//! HTTP/1.1 as it goes over the wire, on TLS or the unix socket, one request at a time.
 //!
 //! Written out rather than taken from a client library, so that a test sees status, headers and
 //! bytes as they were sent, and can stop in the middle of a request. Blocking, with a limit on

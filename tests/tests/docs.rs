@@ -1,4 +1,4 @@
-//! The documents say what is so: links lead somewhere, named files exist, tables agree with the code.
+//! The documents say what is so: links lead somewhere, files exist, tables agree with the code.
 //!
 //! Reads the Markdown files that people start from, the limits of `tiebeam-proto`, and `/metrics`
 //! of a running node. What a sentence means stays with its author.

@@ -8,6 +8,7 @@ mod docs;
 #[path = "../e2e/mod.rs"]
 mod e2e;
 mod last_admin;
+mod readme;
 mod security;
 mod systemd;
 mod tidy;

@@ -88,7 +88,7 @@ pub enum TreeError {
     #[error("the value at {0} has {1} bytes; at most {max} are allowed", max = CONFIG_LIMITS.0)]
     ValueTooLarge(Path, usize),
     /// The tree would be too large.
-    #[error("the configuration would have {0} bytes; at most {max} are allowed", max = CONFIG_LIMITS.1)]
+    #[error("the configuration would have {0} bytes of {max} allowed", max = CONFIG_LIMITS.1)]
     TreeTooLarge(usize),
     /// The tree would be too deep.
     #[error("{0} is nested deeper than {max} levels", max = CONFIG_LIMITS.2)]
@@ -590,7 +590,7 @@ impl<'de> Deserialize<'de> for Tree {
     }
 }
 
-/// `patch` merged into `target` as RFC 7396 says: maps are merged, `null` removes, the rest replaces.
+/// `patch` merged into `target` as RFC 7396 says: maps merge, `null` removes, the rest replaces.
 pub fn merge_patch(target: Option<Value>, patch: &Value) -> Value {
     let Value::Object(patch) = patch else { return patch.clone() };
     let mut object = match target {

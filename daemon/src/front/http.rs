@@ -3,7 +3,7 @@
 //! `Origin` and `Host`; then, for a call: no login, 401; the body, read and parsed under its
 //! limits; a call for the master on another node, 302 or 503 with the login not looked at; the
 //! login; the call. Whatever comes before the end of a body drains it. `connection` calls
-//! [`answer`] once per request.
+//! [`answer()`] once per request.
 
 use super::answer::{self, Answer, TIEBEAM_APPLIED};
 use super::body::{self, BodyError, Charged};

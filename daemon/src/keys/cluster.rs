@@ -398,7 +398,7 @@ mod tests {
         assert_eq!(different.len(), all.len());
         assert!(get("join", "12", "7.a").is_none() && get("join", "12", "x").is_none());
         // Plain SHA-256, as the job `user_init` compares it.
-        let of_a = "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4f72b9807785afee48bb";
+        let of_a = "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb";
         assert_eq!(one_time_hash("a"), of_a);
     }
 

@@ -42,7 +42,7 @@ pub(super) const EVENTS: Method = Method {
     right: Right::LoggedIn,
     arguments: &["id", "timeout_s"],
     signatures: &[&["array", "string"], &["array", "string", "double"]],
-    help: "events(id[, timeout_s]): what happened since the last call; an empty list after the time",
+    help: "events(id[, timeout_s]): what happened since the last call; empty after the time",
     run: |engine, call, arguments| Box::pin(events(engine, call, arguments)),
 };
 

@@ -1,4 +1,5 @@
-//! `job_history`: pages of what happened, newest first; live jobs come before the first page.
+//! `job_history`: pages of what happened, newest first. Live jobs are found by their stage:
+//! `{stage: executed}`, say, lists what runs.
 
 use super::arguments::Arguments;
 use super::{Method, Right, user_of};
@@ -7,9 +8,10 @@ use crate::front::seam::{Call, MethodClass};
 use crate::history::Request;
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::time::Duration;
 use tiebeam_core::State;
 use tiebeam_proto::record::JobRecord;
-use tiebeam_proto::{ErrorCode, RpcError};
+use tiebeam_proto::{ErrorCode, RpcError, Stage};
 
 pub(super) const JOB_HISTORY: Method = Method {
     name: "job_history",
@@ -28,16 +30,16 @@ async fn job_history(engine: Arc<Engine>, call: Call, a: Arguments) -> Result<Va
     let user = user_of(&call).to_owned();
     let state = engine.board.state();
     let sees_all = state.sees_every_job(&user);
-    let mut records = Vec::new();
-    if request.cursor.is_none() {
-        let most = request.limit.max(1);
-        records = live(&state, &request, (!sees_all).then_some(user.as_str()), most);
+    if let Some(stage) = request.filter.stage.filter(|stage| *stage < Stage::Finished) {
+        let visible_to = (!sees_all).then_some(user.as_str());
+        return Ok(json!({"records": live(&state, &request, stage, visible_to), "cursor": null}));
     }
-    let left = request.limit.saturating_sub(records.len()).max(1);
+    wait_for_stamps(&engine, &state).await;
+    let limit = request.limit;
     let reader = engine.history.clone();
     let page = tokio::task::spawn_blocking(move || {
         let visible_to = (!sees_all).then_some(user.as_str());
-        reader.search(&request.filter, visible_to, request.cursor.as_deref(), left)
+        reader.search(&request.filter, visible_to, request.cursor.as_deref(), limit)
     });
     let failed = || RpcError::new(ErrorCode::Internal, "the history cannot be searched");
     let page = page.await.map_err(|_| failed())?.map_err(|error| {
@@ -53,8 +55,7 @@ async fn job_history(engine: Arc<Engine>, call: Call, a: Arguments) -> Result<Va
             }
         }
     })?;
-    records.extend(page.records);
-    let mut answer = json!({"records": records, "cursor": page.cursor});
+    let mut answer = json!({"records": page.records, "cursor": page.cursor});
     // A page is not to look whole where records are missing (ruling 16).
     let missing = engine.history.gaps(state.chain.floor_index.max(1));
     if !missing.is_empty() {
@@ -63,13 +64,27 @@ async fn job_history(engine: Arc<Engine>, call: Call, a: Arguments) -> Result<Va
     Ok(answer)
 }
 
-/// Live jobs that fit the filter, newest first.
-fn live(state: &State, request: &Request, visible_to: Option<&str>, most: usize) -> Vec<Value> {
+/// Longest wait for committed stamps: they come every 20 ms.
+const STAMPS_WAIT: Duration = Duration::from_millis(500);
+
+/// Waits until the changes that were made before this call are in the history, so that who made
+/// one finds it.
+async fn wait_for_stamps(engine: &Engine, seen: &State) {
+    let until = tokio::time::Instant::now() + STAMPS_WAIT;
+    let waits = |newest: &State| seen.uncommitted.iter().any(|job| newest.jobs.contains_key(job));
+    while waits(&engine.board.state()) && tokio::time::Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Live jobs in this stage that fit the filter, newest first, at most a page of them.
+fn live(state: &State, request: &Request, stage: Stage, visible_to: Option<&str>) -> Vec<Value> {
     let jobs = state.jobs.values().rev().filter(|job| {
-        visible_to.is_none_or(|user| user == job.record.user)
+        job.stage == stage
+            && visible_to.is_none_or(|user| user == job.record.user)
             && fits(&job.record, request)
-            && request.filter.stage.is_none_or(|stage| stage == job.stage)
     });
+    let most = request.limit.max(1);
     jobs.take(most).map(|job| summary(&job.record, job.stage.name())).collect()
 }
 

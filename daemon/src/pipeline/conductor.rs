@@ -180,6 +180,11 @@ fn with_cancel(engine: &Engine, job: &Job, plan: Plan) -> Plan {
     let state = engine.board.state();
     let by = state.jobs.get(&job.sequence).and_then(|job| job.cancel.clone());
     match by {
+        // Nobody cancelled it: its node stopped the command because the job's deadline passed.
+        None if plan.outcome == Outcome::Cancelled => {
+            let why = (Outcome::Timeout, "the job's deadline passed".to_owned());
+            stopped(engine, job, plan, why)
+        }
         Some(by) if plan.outcome == Outcome::Failed => {
             Plan { outcome: Outcome::Cancelled, error: Some(format!("cancelled by {by}")), ..plan }
         }

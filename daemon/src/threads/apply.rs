@@ -51,7 +51,7 @@ impl Applier {
     pub fn run(mut self, batches: &Receiver<Batch>, raft: &Sender<ToRaft>) {
         while let Ok(batch) = batches.recv() {
             self.apply(batch);
-            // The raft thread has gone only if the node stops; what is left is applied all the same.
+            // The raft thread has gone only if the node stops; what is left is applied anyway.
             let _ = raft.send(ToRaft::Applied(self.state.applied));
         }
     }

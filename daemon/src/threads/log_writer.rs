@@ -1,5 +1,6 @@
-//! The log writer: owns the raft log. It appends each group with one write and one sync, and tells the raft thread how far it is. A group that cannot be made durable ends
-//! this node's acknowledgements for good (blueprint section 5).
+//! The log writer: owns the raft log. It appends each group with one write and one sync, and tells
+//! the raft thread how far it is. A group that cannot be made durable ends this node's
+//! acknowledgements for good (blueprint section 5).
 
 use super::raft::ToRaft;
 use crate::disk::DataDisk;

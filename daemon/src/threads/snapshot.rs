@@ -1,8 +1,9 @@
 //! Snapshots: State at an index, so that the log before it may be dropped.
 //!
 //! One every 100,000 entries or 64 MiB of log (ruling 33), earlier where it costs little so that a
-//! start has little to replay; written by a thread of its own from a pointer copy of State, after the history is durable up to what State says of it; and one when
-//! the floor of the history has risen, for only then may what lies below it go.
+//! start has little to replay, and one when the floor of the history has risen, for only then may
+//! what lies below it go. Written by a thread of its own from a pointer copy of State, after the
+//! history is durable up to what State says of it.
 
 use super::raft::ToRaft;
 use crate::disk::DataDisk;

@@ -135,6 +135,19 @@ fn manifest(folder: &str, text: &str) -> Manifest {
     found
 }
 
+/// `a/b/../c` as `a/c`: how the list of all files names it.
+fn without_steps_up(path: &str) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    for name in path.split('/') {
+        if name == ".." {
+            names.pop();
+        } else {
+            names.push(name);
+        }
+    }
+    names.join("/")
+}
+
 /// Every file of the module tree under a root.
 pub fn module_files(root_file: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
@@ -150,7 +163,7 @@ pub fn module_files(root_file: &str) -> BTreeSet<String> {
             None => file.trim_end_matches(".rs").to_owned(),
         };
         for (name, path) in rust::modules(&read(&file)) {
-            let named = path.map(|path| format!("{folder}/{path}"));
+            let named = path.map(|path| without_steps_up(&format!("{folder}/{path}")));
             let usual = [format!("{within}/{name}.rs"), format!("{within}/{name}/mod.rs")];
             waiting.extend(named.into_iter().chain(usual).map(|file| (file, false)));
         }

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// A running node; stopped when dropped.
-pub struct Server {
+pub struct Subject {
     /// Its data folder.
     pub data: PathBuf,
     /// Where it listens.
@@ -19,9 +19,9 @@ pub struct Server {
     temporary: bool,
 }
 
-impl Server {
+impl Subject {
     /// Makes and starts a node.
-    pub fn start(listen: &str, data: Option<PathBuf>, program: Option<PathBuf>) -> Server {
+    pub fn start(listen: &str, data: Option<PathBuf>, program: Option<PathBuf>) -> Subject {
         let beside = || std::env::current_exe().expect("a path").with_file_name("tiebeamd");
         let program = program.unwrap_or_else(beside);
         let temporary = data.is_none();
@@ -53,7 +53,7 @@ impl Server {
             assert!(Instant::now() < until, "the node does not listen");
             std::thread::sleep(Duration::from_millis(10));
         }
-        Server { data, address, password, child, temporary }
+        Subject { data, address, password, child, temporary }
     }
 
     /// Resident memory in KiB.
@@ -91,7 +91,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for Subject {
     fn drop(&mut self) {
         // Stopped by its own child handle; what it has not written is not needed any more.
         let _ = self.child.kill();
