@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
-use tiebeam_tests::{crash, sim};
+use tiebeam_tests::{Options, TestNode, crash, shape, sim};
 
 /// Runs what `cargo test` runs only in small.
 #[derive(Parser)]
@@ -22,6 +22,24 @@ enum Suite {
     Power(crash::Options),
     /// A real node whose files are damaged, case by case
     Flip(crash::Options),
+    /// Whether a call costs the same after many jobs that nobody waits for
+    Shape {
+        /// Jobs
+        #[arg(long, default_value_t = 100_000)]
+        jobs: usize,
+        /// Connections that start them
+        #[arg(long, default_value_t = 32)]
+        connections: usize,
+    },
+}
+
+fn shape(jobs: usize, connections: usize) -> ExitCode {
+    let node = TestNode::start(Options::default());
+    let login = node.admin();
+    let subject = shape::Subject { address: node.address, ca_file: &node.ca_file, login: &login };
+    let figures = shape::measure(subject, jobs, connections);
+    println!("{figures}");
+    if figures.ratio() <= shape::RATIO_MAX { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn main() -> ExitCode {
@@ -30,5 +48,6 @@ fn main() -> ExitCode {
         Suite::Kill(options) => crash::Kind::Kill.execute(&options),
         Suite::Power(options) => crash::Kind::Power.execute(&options),
         Suite::Flip(options) => crash::Kind::Flip.execute(&options),
+        Suite::Shape { jobs, connections } => shape(jobs, connections),
     }
 }

@@ -27,13 +27,15 @@ impl Ended {
     }
 }
 
-/// The folder of the profile that the running test was built in, such as `target/debug`.
+/// The folder of the profile that the running program was built in, such as `target/debug`: a
+/// test lies in its `deps`, a program in the folder itself.
 ///
 /// # Panics
-/// The test was moved out of its target folder.
+/// The program was moved out of its target folder.
 pub fn profile_folder() -> PathBuf {
-    let test = std::env::current_exe().expect("a process knows its program");
-    let folder = test.parent().and_then(|deps| deps.parent());
+    let program = std::env::current_exe().expect("a process knows its program");
+    let folder = program.parent().expect("a program lies in a folder");
+    let folder = if folder.ends_with("deps") { folder.parent() } else { Some(folder) };
     folder.expect("a test lies in <target>/<profile>/deps").to_owned()
 }
 
