@@ -1,7 +1,7 @@
 //! The invariants that a cluster of one can hold, each a function with a name. Numbers are those
 //! of the blueprint's list, and the rulings' additions to it.
 //!
-//! [`after_entry`] looks at every entry that is applied, [`whole`] at everything. They read the
+//! `after_entry` looks at every entry that is applied, `whole` at everything. They read the
 //! observer's notes and the simulated disk; they change nothing but the notes.
 
 use super::archive;
