@@ -1,11 +1,11 @@
-//! `job_history`: pages of what happened, newest first. Live jobs are found by their stage:
-//! `{stage: executed}`, say, lists what runs.
+//! `job_history`: pages of what happened, newest first; jobs that have not finished come before the
+//! first page. `{stage: executed}`, say, lists what runs and nothing else.
 
 use super::arguments::Arguments;
 use super::{Method, Right, user_of};
 use crate::engine::Engine;
 use crate::front::seam::{Call, MethodClass};
-use crate::history::Request;
+use crate::history::{PAGE_RECORDS_MAX, Request};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,9 +30,12 @@ async fn job_history(engine: Arc<Engine>, call: Call, a: Arguments) -> Result<Va
     let user = user_of(&call).to_owned();
     let state = engine.board.state();
     let sees_all = state.sees_every_job(&user);
-    if let Some(stage) = request.filter.stage.filter(|stage| *stage < Stage::Finished) {
-        let visible_to = (!sees_all).then_some(user.as_str());
-        return Ok(json!({"records": live(&state, &request, stage, visible_to), "cursor": null}));
+    let mut records = Vec::new();
+    if request.cursor.is_none() {
+        records = live(&state, &request, (!sees_all).then_some(user.as_str()));
+    }
+    if request.filter.stage.is_some_and(|stage| stage < Stage::Finished) {
+        return Ok(json!({"records": records, "cursor": null}));
     }
     wait_for_stamps(&engine, &state).await;
     let limit = request.limit;
@@ -55,7 +58,8 @@ async fn job_history(engine: Arc<Engine>, call: Call, a: Arguments) -> Result<Va
             }
         }
     })?;
-    let mut answer = json!({"records": page.records, "cursor": page.cursor});
+    records.extend(page.records);
+    let mut answer = json!({"records": records, "cursor": page.cursor});
     // A page is not to look whole where records are missing (ruling 16).
     let missing = engine.history.gaps(state.chain.floor_index.max(1));
     if !missing.is_empty() {
@@ -77,15 +81,16 @@ async fn wait_for_stamps(engine: &Engine, seen: &State) {
     }
 }
 
-/// Live jobs in this stage that fit the filter, newest first, at most a page of them.
-fn live(state: &State, request: &Request, stage: Stage, visible_to: Option<&str>) -> Vec<Value> {
+/// Jobs that have not finished and fit the filter, newest first. They come before the first page,
+/// whatever its limit: those that finish meanwhile are archived above it, so no page has them.
+fn live(state: &State, request: &Request, visible_to: Option<&str>) -> Vec<Value> {
     let jobs = state.jobs.values().rev().filter(|job| {
-        job.stage == stage
+        job.stage < Stage::Finished
+            && request.filter.stage.is_none_or(|stage| stage == job.stage)
             && visible_to.is_none_or(|user| user == job.record.user)
             && fits(&job.record, request)
     });
-    let most = request.limit.max(1);
-    jobs.take(most).map(|job| summary(&job.record, job.stage.name())).collect()
+    jobs.take(PAGE_RECORDS_MAX).map(|job| summary(&job.record, job.stage.name())).collect()
 }
 
 fn fits(record: &JobRecord, request: &Request) -> bool {
