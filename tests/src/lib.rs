@@ -1,8 +1,8 @@
 //! The harness of the suites: real nodes as processes, and clients that see the wire as it is.
 //!
 //! Owns starting and stopping of `tiebeamd` on loopback addresses ([`TestNode`]), plain HTTP over
-//! TLS or the unix socket ([`Wire`]), and the list of what could not be run ([`need()`]). It asserts
-//! hard: a test that cannot be prepared panics with what to do about it. It must not touch a
+//! TLS or the unix socket ([`Wire`]), and the list of what could not be run ([`need()`]). It
+//! asserts hard: a test that cannot be prepared panics with what to do about it. It must not touch a
 //! process that it did not start. Called by the modules of `tests/main.rs` only.
 
 pub mod crash;
