@@ -2,8 +2,8 @@
 //!
 //! Owns starting and stopping of `tiebeamd` on loopback addresses ([`TestNode`]), plain HTTP over
 //! TLS or the unix socket ([`Wire`]), and the list of what could not be run ([`need()`]). It
-//! asserts hard: a test that cannot be prepared panics with what to do about it. It must not touch a
-//! process that it did not start. Called by the modules of `tests/main.rs` only.
+//! asserts hard: a test that cannot be prepared panics with what to do about it. It must not touch
+//! a process that it did not start. Called by the modules of `tests/main.rs` only.
 
 pub mod crash;
 pub mod door;
