@@ -13,7 +13,8 @@ use std::sync::Arc;
 use tiebeam_core::admit::{self, Kwargs};
 use tiebeam_core::declaration::{Params, Secrecy, Way};
 use tiebeam_core::effect::Answer;
-use tiebeam_core::proposal::{Body, Plan, RequestKey, RunOnce, Submission};
+use tiebeam_core::lock::Lock;
+use tiebeam_core::proposal::{Body, Needs, Plan, RequestKey, RunOnce, Submission};
 use tiebeam_core::requests::Lookup;
 use tiebeam_core::{State, settings};
 use tiebeam_jobs::Job;
@@ -39,6 +40,8 @@ struct Admitted {
     request: RequestFacts,
     nonce: String,
     submitted: Time,
+    needs: Needs,
+    locks: Vec<Lock>,
 }
 
 /// The job of this name, or the error that there is none.
@@ -139,7 +142,8 @@ fn admit(
     let nonce = engine.keys.cluster.fresh_nonce();
     let nonce = nonce.map_err(|error| internal("make a nonce", &error))?;
     let submitted = engine.proposer.wall();
-    Ok(Admitted { job, params, kwargs, user, request, nonce, submitted })
+    let locks = (declaration.locks)(&params);
+    Ok(Admitted { job, params, kwargs, user, request, nonce, submitted, needs, locks })
 }
 
 /// A source as audit records show it.
@@ -176,10 +180,9 @@ fn request_key(admitted: &Admitted) -> Option<RequestKey> {
 }
 
 async fn run(engine: &Arc<Engine>, admitted: Admitted) -> Result<Started, RpcError> {
-    let locks = (admitted.job.declaration.locks)(&admitted.params);
     let state = engine.board.state();
     if admitted.job.declaration.way == Way::Once
-        && let Some(reserved) = engine.flight.reserve(&state, &locks)
+        && let Some(reserved) = engine.flight.reserve(&state, &admitted.locks)
     {
         let started = one_entry(engine, &admitted, state).await;
         drop(reserved);
@@ -219,7 +222,7 @@ async fn one_entry(
             return Ok(started);
         }
         state = engine.board.state();
-        if state.has_conflict(&(job.declaration.locks)(params)) {
+        if state.has_conflict(&admitted.locks) {
             return queue(engine, admitted, &state).await;
         }
         engine.metrics.replans.inc();
@@ -297,8 +300,8 @@ fn submission(
         inputs,
         request: admitted.request.clone(),
         request_key: request_key(admitted),
-        needs: tiebeam_jobs::needs(declaration, &admitted.params),
-        locks: (declaration.locks)(&admitted.params),
+        needs: admitted.needs.clone(),
+        locks: admitted.locks.clone(),
         master: engine.identity.node_id,
         term: engine.role.borrow().term,
         deadline_us: deadline_s.saturating_mul(1_000_000),
