@@ -158,22 +158,12 @@ fn forget_removed_users(tried: &mut Tried) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::genesis::Genesis;
+    use crate::apply::fixture;
     use serde_json::json;
-    use tiebeam_proto::time::Time;
 
     #[test]
     fn a_change_leads_back_to_the_tree_before_it() {
-        let state = State::genesis(&Genesis {
-            cluster_id: "c".to_owned(),
-            cluster_name: "c".to_owned(),
-            node: (11, "n11".to_owned(), "127.0.0.11:20003".to_owned()),
-            raft_id: 11 << 16 | 1,
-            key_hash: "00".to_owned(),
-            admin_hash: "$argon2id$".to_owned(),
-            wall: Time::default(),
-        });
-        let state = state.unwrap();
+        let state = fixture::state();
         let set = |path: &str| Write::Set { path: path.to_owned(), value: json!(1) };
         for paths in [&["app/a"][..], &["app/a/b/c"], &["app/a/b", "app/a/c/d"]] {
             let writes: Vec<Write> = paths.iter().map(|path| set(path)).collect();

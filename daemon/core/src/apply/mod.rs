@@ -8,6 +8,9 @@ mod access;
 mod change;
 mod command;
 mod finish;
+#[cfg(test)]
+pub(crate) mod fixture;
+mod member;
 mod queue;
 pub mod retention;
 mod run_once;

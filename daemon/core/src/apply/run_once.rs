@@ -189,64 +189,26 @@ fn request_expired(key: &str) -> RpcError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::genesis::Genesis;
+    use crate::apply::fixture::{apply, state, submission};
     use crate::lock::Lock;
-    use crate::proposal::{Body, Header, Needs, Proposal};
-    use serde_json::Map;
-    use tiebeam_proto::Kind;
-    use tiebeam_proto::record::{Mode, RequestFacts, Stages};
+    use crate::proposal::Body;
+    use tiebeam_proto::record::Stages;
 
-    fn state() -> State {
-        State::genesis(&Genesis {
-            cluster_id: "c".into(),
-            cluster_name: "c".into(),
-            node: (11, "n11".into(), "127.0.0.1:20003".into()),
-            raft_id: 720_897,
-            key_hash: String::new(),
-            admin_hash: "$6$x".into(),
-            wall: Time(0),
-        })
-        .unwrap()
-    }
-
-    fn submission(state: &State, inputs: Option<&str>) -> Submission {
-        Submission {
-            name: "config_set".into(),
-            kind: Kind::Modify,
-            user: "admin".into(),
-            credential_revision: state.credential_revision("admin").unwrap(),
-            reason: None,
-            mode: Mode::Immediate,
-            parameters: Map::new(),
-            nonce: None,
-            inputs: inputs.map(str::to_owned),
-            request: RequestFacts::default(),
-            request_key: None,
-            needs: Needs { everyone: true, ..Needs::default() },
-            locks: vec![Lock::write("app/a")],
-            master: 11,
-            term: 1,
-            deadline_us: 1,
-            submitted: Time(0),
-        }
-    }
-
-    fn apply(state: &mut State, body: Body) -> Answer {
-        let header = Header { wall: Time(0), elapsed_us: 1, proposer: 11 };
-        let proposal = Proposal { header, body };
-        state.apply(state.applied + 1, 1, Some(&proposal)).0
+    fn with_lock(state: &State, inputs: Option<&str>) -> Submission {
+        let locks = vec![Lock::write("app/a")];
+        Submission { locks, inputs: inputs.map(str::to_owned), ..submission(state) }
     }
 
     #[test]
     fn a_plan_that_finds_its_lock_taken_is_queued_only_with_its_parameters() {
         let mut state = state();
-        let first = submission(&state, Some("sealed"));
-        assert!(matches!(apply(&mut state, Body::Submit(first.into())), Answer::Job { .. }));
+        let first = with_lock(&state, Some("sealed"));
+        assert!(matches!(apply(&mut state, Body::Submit(first.into())).0, Answer::Job { .. }));
         for (inputs, jobs) in [(None, 1), (Some("sealed"), 2)] {
             let plan = Plan { error: None, ..Plan::ended(1, Outcome::Ok, "") };
-            let submission = submission(&state, inputs);
+            let submission = with_lock(&state, inputs);
             let run = RunOnce { submission, plan, times: Stages::default() };
-            let answer = apply(&mut state, Body::RunOnce(Box::new(run)));
+            let answer = apply(&mut state, Body::RunOnce(Box::new(run))).0;
             assert_eq!((answer == Answer::Stale, state.jobs.len()), (inputs.is_none(), jobs));
         }
         assert!(state.jobs.values().all(|job| job.inputs.is_some()), "each can be run");
