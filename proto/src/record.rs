@@ -151,6 +151,13 @@ pub struct CommandRecord {
     pub truncated: bool,
 }
 
+impl CommandRecord {
+    /// Whether this says how the command ended: `open` and `indeterminate` do not.
+    pub fn is_definite(&self) -> bool {
+        !matches!(self.result.as_str(), "open" | "indeterminate")
+    }
+}
+
 /// The part of the result object that is kept.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ResultRecord {

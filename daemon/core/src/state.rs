@@ -70,7 +70,7 @@ pub struct Chain {
 pub struct Doubt {
     /// The job's id.
     pub job: String,
-    /// What it still holds.
+    /// What it still holds; empty if the job had no locks: then only its late evidence is due.
     pub locks: Vec<Lock>,
     /// Keys of the commands whose end is not known.
     pub commands: Vec<(String, u32)>,
@@ -232,6 +232,11 @@ impl State {
     pub fn live_job(&self, id: &str) -> Option<&Arc<Job>> {
         let (_, sequence) = crate::job::parse_job_id(id)?;
         self.jobs.get(&sequence).filter(|job| job.record.job == id)
+    }
+
+    /// The doubts that hold locks. One of a job without locks only waits for its late evidence.
+    pub fn locks_in_doubt(&self) -> impl Iterator<Item = (&u64, &Doubt)> {
+        self.doubts.iter().filter(|(_, doubt)| !doubt.locks.is_empty())
     }
 
     /// SHA-256 over the whole State: equal on two nodes at the same index, or there is a bug.

@@ -88,7 +88,12 @@ impl State {
     }
 
     /// A command of a job in doubt ended after all: an addendum, and its locks go with the last.
+    /// A report that it is still not known how the command ended says nothing new, so it leaves
+    /// the doubt as it is and no record.
     fn late_evidence(&mut self, entry: &mut Entry, ended: &CommandEnded) -> Answer {
+        if !ended.record.is_definite() {
+            return Answer::Done;
+        }
         let mut doubt = self.doubts.get(&ended.job).cloned().expect("the caller looked");
         let known = |(key, node): &(String, u32)| *key == ended.key && *node == ended.record.node;
         if !doubt.commands.iter().any(known) {
@@ -124,4 +129,75 @@ impl State {
 
 fn refused(code: ErrorCode, text: &str) -> Answer {
     Answer::Refused(RpcError::new(code, text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apply::fixture::{apply, archived, state, submission};
+    use crate::lock::Lock;
+    use crate::proposal::{Body, Finish, Plan, Schedule};
+    use tiebeam_proto::Outcome;
+    use tiebeam_proto::record::Archived;
+    use tiebeam_proto::time::Time;
+
+    fn ended(state: &mut State, result: &str) -> Vec<Archived> {
+        let record = CommandRecord {
+            name: "run-n11".into(),
+            node: 11,
+            result: result.into(),
+            ..CommandRecord::default()
+        };
+        let ended = CommandEnded { job: 1, key: "run-n11".into(), record };
+        archived(apply(state, Body::CommandEnded(Box::new(ended))).1)
+    }
+
+    /// A job that holds `locks` and ended without knowing of its command.
+    fn in_doubt(locks: Vec<Lock>) -> State {
+        let mut state = state();
+        let mut call = submission(&state);
+        (call.locks, call.inputs) = (locks, Some("sealed".into()));
+        apply(&mut state, Body::Submit(Box::new(call)));
+        apply(&mut state, Body::Schedule(Schedule { job: 1, time: Time(1) }));
+        let intent = Intent {
+            job: 1,
+            key: "run-n11".into(),
+            node: 11,
+            digest: "00".into(),
+            spec: "sealed".into(),
+            deadline_us: 1,
+            time: Time(2),
+        };
+        apply(&mut state, Body::Intent(intent));
+        let plan = Plan::ended(state.revision, Outcome::Indeterminate, "nobody knows");
+        let finish = Finish { job: 1, plan, executed: None, finished: Time(3) };
+        apply(&mut state, Body::Finish(Box::new(finish)));
+        assert!(state.jobs.is_empty() && state.doubts.contains_key(&1));
+        state
+    }
+
+    #[test]
+    fn a_doubt_ends_with_a_definite_report_only() {
+        let mut state = in_doubt(vec![Lock::write("services/web")]);
+        let before = state.clone();
+        for nothing_new in ["indeterminate", "open"] {
+            assert_eq!(ended(&mut state, nothing_new), [], "{nothing_new}");
+            assert_eq!(state.doubts, before.doubts, "{nothing_new}");
+            assert_eq!((&state.locks_held, state.chain), (&before.locks_held, before.chain));
+        }
+        let records = ended(&mut state, "failed");
+        let addendum: AddendumRecord = serde_json::from_slice(&records[0].canonical).unwrap();
+        assert_eq!((addendum.addendum.as_str(), records.len()), ("11.1", 1));
+        assert!(state.doubts.is_empty() && state.locks_held.is_empty());
+        assert_eq!(ended(&mut state, "failed"), [], "once");
+    }
+
+    #[test]
+    fn a_doubt_without_locks_holds_none() {
+        let mut state = in_doubt(Vec::new());
+        assert_eq!((state.doubts.len(), state.locks_in_doubt().count()), (1, 0));
+        assert_eq!(ended(&mut state, "ok").len(), 1, "its late evidence is kept all the same");
+        let held = in_doubt(vec![Lock::write("a")]);
+        assert_eq!(held.locks_in_doubt().count(), 1);
+    }
 }
