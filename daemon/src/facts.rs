@@ -148,8 +148,9 @@ pub fn health(engine: &Engine) -> Value {
         problems.push("the disk is nearly full: new jobs that change something are refused".into());
     }
     let state = engine.board.state();
-    if !state.doubts.is_empty() {
-        problems.push(format!("{} jobs hold locks in doubt: see lock_list", state.doubts.len()));
+    let holders = state.locks_in_doubt().count();
+    if holders > 0 {
+        problems.push(format!("{holders} jobs hold locks in doubt: see lock_list"));
     }
     problems.extend(crate::retention::warning(engine));
     problems.extend(crate::certificates::warnings(engine));

@@ -114,7 +114,7 @@ fn gauges(engine: &Engine) -> Vec<(&'static str, &'static str, u64)> {
         ("published_revision", "Revision of the published file", engine.published.revision()),
         ("live_jobs", "Jobs that are not archived", count(state.jobs.len())),
         ("waiting_jobs", "Jobs that wait for locks", count(state.waiting.len())),
-        ("locks_in_doubt", "Jobs whose locks are in doubt", count(state.doubts.len())),
+        ("locks_in_doubt", "Jobs whose locks are in doubt", count(state.locks_in_doubt().count())),
         ("waiting_calls", "Calls that wait for a job", count(engine.waiting.count())),
         ("request_ids", "Idempotency keys kept", count(state.requests.len())),
         ("request_ids_dropped_early", "Keys dropped before 24 h", state.requests.dropped_early),

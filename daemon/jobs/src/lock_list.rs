@@ -22,7 +22,7 @@ pub(crate) static JOB: Job = Job {
 async fn lock_list(run: Run) -> Result<Value, JobError> {
     let state = run.state();
     let mut lines: Vec<(u64, Value)> = live(&state);
-    lines.extend(state.doubts.iter().map(|(sequence, doubt)| {
+    lines.extend(state.locks_in_doubt().map(|(sequence, doubt)| {
         let locks: Vec<String> = doubt.locks.iter().map(ToString::to_string).collect();
         let open: Vec<Value> =
             doubt.commands.iter().map(|(key, node)| json!({"name": key, "node": node})).collect();

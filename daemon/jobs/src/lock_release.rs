@@ -36,7 +36,7 @@ pub(crate) static JOB: Job = Job {
 async fn lock_release(run: Run) -> Result<Value, JobError> {
     let job = run.text("job_id").unwrap_or_default();
     let state = run.state();
-    let Some(doubt) = state.doubts.values().find(|doubt| doubt.job == job) else {
+    let Some((_, doubt)) = state.locks_in_doubt().find(|(_, doubt)| doubt.job == job) else {
         let text = format!("the job {job} holds no locks in doubt; lock_list shows those that do");
         return Err(JobError::Failed(text));
     };

@@ -210,20 +210,27 @@ fn locks_in_doubt_are_listed_and_let_go() {
         commands: vec![("start-n11".into(), 11)],
         since: Time(0),
     };
+    let without = Doubt { job: "11.3".to_owned(), locks: Vec::new(), ..doubt.clone() };
     cluster.state.doubts.insert(1, doubt);
-    cluster.state.last_job = 1;
+    cluster.state.doubts.insert(3, without);
+    cluster.state.last_job = 3;
     let listed = cluster.exec("root", "lock_list", json!({})).ok().output;
+    assert_eq!(listed.as_array().map(Vec::len), Some(1), "a doubt without locks holds none");
     assert_eq!(
         (&listed[0]["state"], &listed[0]["locks"]),
         (&json!("in_doubt"), &json!(["write services/web.service"]))
     );
-    let params = json!({"job_id": "11.2", "reason": "gone"});
-    cluster.exec("root", "lock_release", params).ended(Failed, "11.2 holds no locks in doubt");
+    for other in ["11.2", "11.3"] {
+        let params = json!({"job_id": other, "reason": "gone"});
+        let ended = cluster.exec("root", "lock_release", params);
+        ended.ended(Failed, &format!("{other} holds no locks in doubt"));
+    }
     let empty = cluster.refusal("lock_release", json!({"job_id": "11.1", "reason": " "}));
     assert_eq!(empty.field.as_deref(), Some("reason"));
     let params = json!({"job_id": "11.1", "reason": "reinstalled"});
     cluster.exec("root", "lock_release", params).ok();
-    assert!(cluster.state.doubts.is_empty() && cluster.state.locks_held.is_empty());
+    assert!(cluster.state.locks_held.is_empty());
+    assert_eq!(cluster.state.doubts.len(), 1, "the other one still waits for its evidence");
 }
 
 #[test]
