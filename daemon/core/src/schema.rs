@@ -226,14 +226,19 @@ fn check_app(tree: &Tree, changes: &[Change]) -> Result<(), Violation> {
     Ok(())
 }
 
-/// Checks that a schema is a JSON Schema, once its secret places are relaxed.
+/// Checks that a schema is a JSON Schema: what it says of secrets too, and without it.
 pub fn check_schema(at: &Path, schema: &Value) -> Result<(), Violation> {
+    jsonschema::validator_for(schema).map_err(|_| invalid_schema(at))?;
     compile(at, schema).map(drop)
+}
+
+fn invalid_schema(at: &Path) -> Violation {
+    violation(at, "its schema is not a valid JSON Schema")
 }
 
 fn compile(at: &Path, schema: &Value) -> Result<jsonschema::Validator, Violation> {
     jsonschema::validator_for(&relax_secrets(schema))
-        .map_err(|_| violation(at, "its schema is not a valid JSON Schema"))
+        .map_err(|_| invalid_schema(at))
 }
 
 /// Checks one value against one schema. Sealed secrets appear as `{"secret": …}`, so a schema
@@ -247,6 +252,68 @@ pub fn check_value(at: &Path, schema: &Value, value: &Value) -> Result<(), Viola
             Err(Violation { at: place, why: format!("does not pass its schema at {rule}") })
         }
     }
+}
+
+/// Checks a secret that is to stand at `place`, before it is sealed, against what the schemas that
+/// mark it say of it: once it is sealed nobody can, apply included.
+pub fn check_secret(tree: &Tree, place: &Path, secret: &Value) -> Result<(), Violation> {
+    for (covered, schema) in schema_of(tree, place) {
+        let mark = covered.covers(place).then(|| mark_of(&schema, &covered, place)).flatten();
+        if let Some(mark) = mark {
+            check_part(place, &schema, &mark, secret)?;
+        }
+    }
+    Ok(())
+}
+
+/// Where `schema`, registered for `covered`, marks `place` as secret: a pointer into it.
+fn mark_of(schema: &Value, covered: &Path, place: &Path) -> Option<String> {
+    let (mut part, mut pointer) = (schema, String::new());
+    for name in place.names().skip(covered.depth()) {
+        match part["properties"].get(&name) {
+            Some(below) => {
+                let name = name.replace('~', "~0").replace('/', "~1");
+                (part, pointer) = (below, format!("{pointer}/properties/{name}"));
+            }
+            None => {
+                part = part.get("additionalProperties")?;
+                pointer.push_str("/additionalProperties");
+            }
+        }
+    }
+    is_secret(part).then_some(pointer)
+}
+
+/// Checks a value against the part of a schema at `pointer`; references in it are those of the
+/// whole schema.
+fn check_part(at: &Path, schema: &Value, pointer: &str, value: &Value) -> Result<(), Violation> {
+    const WHOLE: &str = "urn:tiebeam:schema";
+    let registry = jsonschema::Registry::new().add(WHOLE, schema);
+    let registry = registry.and_then(|registry| registry.prepare());
+    let registry = registry.map_err(|_| invalid_schema(at))?;
+    let part = serde_json::json!({ "$ref": format!("{WHOLE}#{}", fragment(pointer)) });
+    let checker = jsonschema::options().with_registry(&registry).build(&part);
+    let checker = checker.map_err(|_| invalid_schema(at))?;
+    match checker.iter_errors(value).next() {
+        None => Ok(()),
+        Some(error) => {
+            let rule = error.schema_path().to_string();
+            let rule = rule.strip_prefix("/$ref").unwrap_or(&rule);
+            Err(Violation {
+                at: format!("{at}{}", error.instance_path()),
+                why: format!("the secret does not pass its schema at {pointer}{rule}"),
+            })
+        }
+    }
+}
+
+/// A JSON pointer as a URI's fragment: what is not a letter, a digit or one of `/-._~` as `%XX`.
+fn fragment(pointer: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
+    pointer.bytes().fold(String::new(), |out, byte| match plain(byte) {
+        true => out + char::from(byte).encode_utf8(&mut [0; 4]),
+        false => out + &format!("%{byte:02X}"),
+    })
 }
 
 /// Whether a schema marks its value as a secret: `"secret": true` or `"writeOnly": true`.
@@ -311,5 +378,34 @@ mod tests {
         let value = json!({"db": {"pw": "x", "host": "h"}});
         secret_places(&schema, &value, &path(&["app"]), &mut out);
         assert_eq!(out, [path(&["app", "db", "pw"])]);
+    }
+
+    #[test]
+    fn a_secret_is_checked_by_the_schema_that_marks_it() {
+        let schema = json!({
+            "$defs": {"long": {"minLength": 8}},
+            "properties": {"my key~/é": {"secret": true, "type": "string", "$ref": "#/$defs/long"}},
+            "additionalProperties": {"properties": {"pin": {"writeOnly": true, "type": "integer"}}},
+        });
+        check_schema(&path(&["app"]), &schema).unwrap();
+        let stored = Value::String(schema.to_string());
+        let tree = Tree::new().set(&path(&["schemas", "app"]), &stored, 1).unwrap();
+        let at = |names: &[&str]| path(names);
+        for (place, secret, wrong) in [
+            (at(&["app", "my key~/é"]), json!("canary-canary"), None),
+            (at(&["app", "my key~/é"]), json!("canary"), Some("minLength")),
+            (at(&["app", "my key~/é"]), json!(4_711), Some("/type")),
+            (at(&["app", "db", "pin"]), json!(4_711), None),
+            (at(&["app", "db", "pin"]), json!("canary"), Some("/properties/pin/type")),
+        ] {
+            let found = check_secret(&tree, &place, &secret).map_err(|wrong| wrong.to_string());
+            let text = found.err().unwrap_or_default();
+            assert_eq!(text.is_empty(), wrong.is_none(), "{place}: {text}");
+            assert!(text.contains(wrong.unwrap_or_default()), "{text}");
+            assert!(text.is_empty() || text.starts_with(place.as_str()), "{text}");
+            assert!(!text.contains("canary") && !text.contains("4711"), "{text}");
+        }
+        let wrong = json!({"properties": {"pin": {"secret": true, "type": "nonsense"}}});
+        assert!(check_schema(&path(&["app"]), &wrong).is_err(), "what is said of secrets counts");
     }
 }

@@ -94,7 +94,10 @@ pub(crate) fn put(run: &Run, path: &Path, value: Value) -> Result<(), JobError> 
             (Some(_), Some(_)) => return Err(not_a_secret(&place)),
             (Some(_), None) if marked.contains(&place) => return Err(not_a_secret(&place)),
             (Some(_), None) => {}
-            (None, _) => sealed.push((child_checked(&place)?, None, given)),
+            (None, _) => {
+                schema::check_secret(&config, &place, &given)?;
+                sealed.push((child_checked(&place)?, None, given));
+            }
         }
     }
     let places: Vec<Path> = sealed.iter().map(|(place, ..)| place.clone()).collect();

@@ -67,6 +67,27 @@ fn a_secret_is_sealed_concealed_and_kept() {
 }
 
 #[test]
+fn a_secret_of_the_wrong_type_is_declined_before_it_is_sealed() {
+    let mut cluster = with_secret();
+    let first = stored(&cluster, "app/web/db/password");
+    for (job, path, value) in [
+        ("config_set", "app/web/db/password", json!(4_711)),
+        ("config_set", "app/web", json!({"port": 1, "db": {"password": ["canary3"]}})),
+        ("config_set", "app", json!({"web": {"db": {"password": {"canary3": 1}}}})),
+        ("config_merge", "app/web", json!({"db": {"password": 4_711}})),
+        ("config_merge", "app/web/db", json!({"password": true})),
+    ] {
+        let ended = cluster.exec("admin", job, json!({"path": path, "value": value}));
+        let ended = ended.ended(Declined, "app/web/db/password: the secret does not pass its schema");
+        assert!(!ended.text.contains("canary3") && !ended.text.contains("4711"), "{}", ended.text);
+        assert_eq!(stored(&cluster, "app/web/db/password"), first);
+    }
+    let wrong = json!({"properties": {"pin": {"secret": true, "type": "nonsense"}}});
+    let params = json!({"path": "app/web", "schema": wrong});
+    cluster.exec("admin", "config_schema_set", params).ended(Failed, "not a valid JSON Schema");
+}
+
+#[test]
 fn a_merge_is_no_way_around_names_and_limits() {
     let mut cluster = Cluster::furnished();
     for value in [json!({"": 1}), json!({"web": {"": 1}}), json!({"a\nb": 1})] {
