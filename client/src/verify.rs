@@ -6,18 +6,16 @@
 //! says; so must every addendum in it. A job without a file was pruned, and is counted. What this
 //! cannot see is an end that was cut off: compare the head with one noted elsewhere.
 //!
-//! It needs the standard library and `tiebeam-proto` alone, so that the command line has it too.
+//! It needs the standard library and `tiebeam-proto` alone, so that whoever keeps copies of job
+//! files can check them without a cluster. `tiebeam verify` calls it.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use tiebeam_proto::canonical;
-use tiebeam_proto::chain::{self, ChainLine, Hash};
+use tiebeam_proto::chain::{self, ChainLine, Hash, LINES_NAME};
 use tiebeam_proto::jobfile;
-
-/// The file of a day's lines.
-pub const LINES_NAME: &str = "chain.jsonl";
 
 /// How deep the folders of days lie.
 const DEPTH_MAX: usize = 4;
@@ -177,8 +175,9 @@ impl Check {
         let this = chain::from_text(&link.this).unwrap_or(chain::GENESIS);
         let job = stem.to_owned();
         let filed = Filed { path: path.to_owned(), job, this, matched: false };
-        if self.files.insert(link.index, filed).is_some() {
-            self.problem(index, path, 0, "another file has the same place in the chain");
+        if let Some(other) = self.files.insert(link.index, filed) {
+            let what = format!("{} has the same place in the chain", other.path.display());
+            self.problem(index, path, 0, what);
         }
         if !parsed.addenda.is_empty() {
             let forms = parsed.addenda.iter().map(canonical::to_vec).collect();
@@ -320,5 +319,226 @@ impl Check {
     fn finish(mut self) -> FolderReport {
         self.report.problems = self.problems;
         self.report
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use tiebeam_proto::chain::Head;
+    use tiebeam_proto::record::ChainLink;
+
+    /// A folder of its own below the system's temporary folder, removed at the end.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new() -> Folder {
+            static COUNT: AtomicU32 = AtomicU32::new(0);
+            let nth = COUNT.fetch_add(1, Ordering::Relaxed);
+            let name = format!("tiebeam-verify-{}-{nth}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            fs::create_dir_all(&path).unwrap();
+            Folder(path)
+        }
+
+        fn path(&self) -> &Path {
+            &self.0
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    /// A record with its place in the chain.
+    struct Chained {
+        record: Value,
+        link: ChainLink,
+        kind: &'static str,
+        job: Option<String>,
+    }
+
+    impl Chained {
+        fn line(&self) -> String {
+            let line = ChainLine {
+                index: self.link.index,
+                kind: self.kind.to_owned(),
+                job: self.job.clone(),
+                previous: self.link.previous.clone(),
+                this: self.link.this.clone(),
+            };
+            line.to_line()
+        }
+
+        fn text(&self, addenda: &[Value]) -> String {
+            jobfile::render(&self.record, addenda, Some(&self.link))
+        }
+    }
+
+    /// Makes the records of a chain.
+    struct Maker(Head);
+
+    impl Maker {
+        fn link(&mut self, kind: &'static str, job: Option<String>, record: Value) -> Chained {
+            let link = self.0.extend(&canonical::to_vec(&record));
+            Chained { record, link, kind, job }
+        }
+
+        /// The job `11.<index>`, all by the same user.
+        fn job(&mut self) -> Chained {
+            let job = format!("11.{}", self.0.index + 1);
+            let record = json!({
+                "format": 1, "job": job, "name": "config_set", "kind": "modify", "user": "admin",
+                "request": {"bytes": 320, "path": "/"}, "result": {"result_code": 0},
+            });
+            self.link("modify", Some(job), record)
+        }
+
+        fn audit(&mut self) -> Chained {
+            let record = json!({"format": 1, "audit": "login_failed", "user": "bob", "count": 1});
+            self.link("audit", None, record)
+        }
+
+        fn addendum(&mut self, job: &str) -> Chained {
+            let record = json!({"format": 1, "addendum": job, "note": "it ended"});
+            self.link("addendum", Some(job.to_owned()), record)
+        }
+    }
+
+    /// 20 jobs, an audit record, an addendum to job 11.3, and job 11.23, over two days; midnight
+    /// was not sharp. Job 11.5 was pruned.
+    fn written() -> (Folder, PathBuf, PathBuf) {
+        let (folder, mut maker) = (Folder::new(), Maker(Head::EMPTY));
+        let mut records: Vec<Chained> = (0..20).map(|_| maker.job()).collect();
+        records.extend([maker.audit(), maker.addendum("11.3"), maker.job()]);
+        let days = ["2026/11/20", "2026/11/21"].map(|day| folder.path().join(day));
+        days.iter().for_each(|day| fs::create_dir_all(day).unwrap());
+        let mut lines = [String::new(), String::new()];
+        for record in &records {
+            let index = record.link.index;
+            lines[usize::from(index > 10 && index != 12)].push_str(&record.line());
+            let addenda = if index == 3 { vec![records[21].record.clone()] } else { Vec::new() };
+            if record.kind == "modify" && index != 5 {
+                let day = &days[usize::from(index > 9)];
+                fs::write(day.join(format!("11.{index}.yaml")), record.text(&addenda)).unwrap();
+            }
+        }
+        for (day, text) in days.iter().zip(&lines) {
+            fs::write(day.join(LINES_NAME), text).unwrap();
+        }
+        let [first, second] = days;
+        (folder, first, second)
+    }
+
+    fn first_problem(folder: &Folder) -> String {
+        let report = verify_folder(folder.path()).unwrap();
+        let problem = report.problems.first().map(ToString::to_string).unwrap_or_default();
+        problem.replace(&format!("{}/", folder.path().display()), "")
+    }
+
+    fn edit(path: &Path, change: impl FnOnce(Vec<&str>) -> Vec<&str>) {
+        let text = fs::read_to_string(path).unwrap();
+        let lines: String = change(text.split_inclusive('\n').collect()).concat();
+        fs::write(path, lines).unwrap();
+    }
+
+    #[test]
+    fn a_whole_folder_has_no_problem() {
+        let (folder, ..) = written();
+        let report = verify_folder(folder.path()).unwrap();
+        assert_eq!((report.lines, report.from, report.to), (23, 1, 23));
+        assert_eq!((report.files, report.pruned), (20, 1), "{report:?}");
+        assert_eq!(report.problems, []);
+    }
+
+    #[test]
+    fn an_edited_job_file_is_named() {
+        for (from, to) in [
+            ("user: admin", "user: mallory"),
+            ("bytes: 320", "bytes: 321"),
+            ("chain: {index: 4,", "chain: {index: 9,"),
+            ("format: 1\n", "format: 1\nuser: mallory\n"),
+            ("chain:", "chains:"),
+        ] {
+            let (folder, first, _) = written();
+            let path = first.join("11.4.yaml");
+            let text = fs::read_to_string(&path).unwrap();
+            assert!(text.contains(from), "{text}");
+            fs::write(&path, text.replacen(from, to, 1)).unwrap();
+            assert!(first_problem(&folder).contains("11.4.yaml"), "{from}");
+        }
+        // Consistent in itself, but another record than the chain has.
+        let (folder, first, _) = written();
+        let mut forger = Maker(Head::EMPTY);
+        forger.audit();
+        (0..2).for_each(|_| drop(forger.job()));
+        fs::write(first.join("11.4.yaml"), forger.job().text(&[])).unwrap();
+        assert!(first_problem(&folder).starts_with("2026/11/20/chain.jsonl:4:"));
+        // A file under another job's name; a file that nobody archived.
+        fs::copy(first.join("11.6.yaml"), first.join("11.4.yaml")).unwrap();
+        assert!(first_problem(&folder).contains("11.4.yaml"));
+    }
+
+    #[test]
+    fn two_files_that_claim_one_place_are_both_named() {
+        let (folder, first, _) = written();
+        fs::copy(first.join("11.4.yaml"), first.join("11.4-copy.yaml")).unwrap();
+        let report = verify_folder(folder.path()).unwrap();
+        let of_two = report.problems.iter().map(ToString::to_string).find(|problem| {
+            problem.contains("has the same place in the chain")
+        });
+        let of_two = of_two.unwrap();
+        assert!(of_two.contains("/11.4.yaml") && of_two.contains("/11.4-copy.yaml"), "{of_two}");
+    }
+
+    #[test]
+    fn an_edited_addendum_is_named() {
+        let (folder, first, _) = written();
+        let path = first.join("11.3.yaml");
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, text.replace("note: it ended", "note: it failed")).unwrap();
+        assert!(first_problem(&folder).starts_with("2026/11/20/11.3.yaml: an addendum"));
+    }
+
+    #[test]
+    fn a_removed_reordered_doubled_or_changed_line_is_named() {
+        let (folder, first, _) = written();
+        edit(&first.join(LINES_NAME), |mut lines| {
+            lines.remove(4);
+            lines
+        });
+        let problem = first_problem(&folder);
+        assert!(problem.starts_with("2026/11/20/chain.jsonl:5: the lines of records 5 to 5 "));
+
+        let (folder, first, _) = written();
+        edit(&first.join(LINES_NAME), |mut lines| {
+            lines.swap(4, 6);
+            lines
+        });
+        assert!(first_problem(&folder).starts_with("2026/11/20/chain.jsonl:"));
+
+        let (folder, first, _) = written();
+        edit(&first.join(LINES_NAME), |mut lines| {
+            lines.insert(2, lines[1]);
+            lines
+        });
+        assert!(first_problem(&folder).starts_with("2026/11/20/chain.jsonl:3: record 2 stands"));
+
+        let (folder, first, _) = written();
+        let path = first.join(LINES_NAME);
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, text.replacen("\"kind\":", "\"king\":", 1)).unwrap();
+        assert!(first_problem(&folder).starts_with("2026/11/20/chain.jsonl:1: it is no line"));
+
+        // A whole day.
+        let (folder, first, _) = written();
+        fs::remove_file(first.join(LINES_NAME)).unwrap();
+        let report = verify_folder(folder.path()).unwrap();
+        assert_eq!(report.from, 11);
+        assert!(first_problem(&folder).contains("2026/11/20/11."));
     }
 }

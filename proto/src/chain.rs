@@ -95,7 +95,10 @@ pub fn holds(link: &ChainLink, canonical: &[u8]) -> bool {
     claimed.is_some_and(|(previous, this)| hash(&previous, canonical) == this)
 }
 
-/// One line of a day's `chain.jsonl`: a record that was archived, whether or not it has a file.
+/// The name of the file, beside a day's job files, that holds the day's lines.
+pub const LINES_NAME: &str = "chain.jsonl";
+
+/// One line of a day's [`LINES_NAME`]: a record that was archived, whether or not it has a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ChainLine {

@@ -49,7 +49,6 @@ mod search;
 mod segment;
 mod thread;
 mod verify;
-pub mod verify_folder;
 
 #[cfg(test)]
 pub(crate) mod fixture;

@@ -6,12 +6,11 @@
 
 use super::folder::{day_path, make_folder};
 use crate::history::Facts;
-use crate::history::verify_folder::LINES_NAME;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use tiebeam_proto::chain::ChainLine;
+use tiebeam_proto::chain::{ChainLine, LINES_NAME};
 use tiebeam_proto::record::Archived;
 use tiebeam_proto::time::Time;
 

@@ -400,9 +400,9 @@ mod tests {
     use super::super::lines;
     use super::*;
     use crate::history::fixture::{Folder as Scratch, Maker};
-    use crate::history::verify_folder::verify_folder;
     use crate::history::{self, HistoryThread};
     use std::os::unix::fs::PermissionsExt;
+    use tiebeam::verify::verify_folder;
 
     fn limits(files: usize) -> Limits {
         Limits { files, ..Limits::default() }

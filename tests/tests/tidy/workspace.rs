@@ -71,13 +71,22 @@ pub struct Manifest {
     pub name: String,
     /// Its folder, from the root.
     pub folder: String,
-    /// Everything it depends on: to run, to build, and to be tested.
+    /// What it depends on to run and to be built.
     pub dependencies: Vec<String>,
+    /// What only its tests depend on.
+    pub dev_dependencies: Vec<String>,
     /// `path = "…"` of its targets.
     targets: Vec<String>,
 }
 
 impl Manifest {
+    /// Where the dependencies of a section of the manifest belong: `dependencies`,
+    /// `build-dependencies`, `target.'…'.dependencies`, or one of them with `dev-`.
+    fn depends_by(&mut self, section: &str) -> &mut Vec<String> {
+        let kind = section.rsplit('.').next().unwrap_or(section);
+        if kind == "dev-dependencies" { &mut self.dev_dependencies } else { &mut self.dependencies }
+    }
+
     /// The files that rustc is given: named targets, and those that Cargo finds by itself.
     pub fn roots(&self) -> Vec<String> {
         let fixed = ["src/lib.rs", "src/main.rs", "tests/main.rs", "build.rs"].map(str::to_owned);
@@ -108,13 +117,16 @@ fn manifest(folder: &str, text: &str) -> Manifest {
         name: String::new(),
         folder: folder.to_owned(),
         dependencies: Vec::new(),
+        dev_dependencies: Vec::new(),
         targets: Vec::new(),
     };
     for line in text.lines().map(str::trim).filter(|line| !line.starts_with('#')) {
         if let Some(header) = line.strip_prefix('[') {
             section = header.trim_matches(['[', ']']);
-            if let Some((_, name)) = section.split_once("dependencies.") {
-                found.dependencies.push(name.to_owned());
+            if let Some((kind, name)) = section.rsplit_once('.')
+                && kind.ends_with("dependencies")
+            {
+                found.depends_by(kind).push(name.to_owned());
             }
             continue;
         }
@@ -127,7 +139,7 @@ fn manifest(folder: &str, text: &str) -> Manifest {
             }
             (section, key) if section.ends_with("dependencies") => {
                 let name = key.split('.').next().unwrap_or(key);
-                found.dependencies.push(name.to_owned());
+                found.depends_by(section).push(name.to_owned());
             }
             _ => {}
         }
@@ -177,8 +189,9 @@ fn a_manifest_is_read_in_every_spelling() {
         "x",
         "[package]\nname = \"x\"\n[dependencies]\na.workspace = true\n# b = \"1\"\nc = { path = \
          \"y\" }\n[dev-dependencies.d]\nversion = \"1\"\n[target.'cfg(unix)'.dependencies]\ne = \
-         \"1\"\n[[test]]\nname = \"all\"\npath = \"tests/all.rs\"\n",
+         \"1\"\n[target.'cfg(unix)'.dev-dependencies]\nf = \"1\"\n[[test]]\nname = \"all\"\npath = \"tests/all.rs\"\n",
     );
-    assert_eq!((read.name.as_str(), read.dependencies.join(" ")), ("x", "a c d e".to_owned()));
+    assert_eq!((read.name.as_str(), read.dependencies.join(" ")), ("x", "a c e".to_owned()));
+    assert_eq!(read.dev_dependencies, ["d", "f"]);
     assert_eq!(read.targets, ["tests/all.rs"]);
 }
