@@ -2,6 +2,7 @@
 //! what it wants changed. Out of a draft comes a [`Plan`].
 
 use crate::diff;
+use crate::member::MemberChange;
 use crate::path::Path;
 use crate::proposal::{Derived, Plan, Read, Write};
 use crate::schema::Violation;
@@ -22,6 +23,7 @@ pub struct Draft {
     writes: Vec<Write>,
     derived: Vec<Derived>,
     warnings: Vec<String>,
+    member: Option<MemberChange>,
 }
 
 impl Draft {
@@ -34,6 +36,7 @@ impl Draft {
             writes: Vec::new(),
             derived: Vec::new(),
             warnings: Vec::new(),
+            member: None,
         }
     }
 
@@ -53,6 +56,11 @@ impl Draft {
     /// The configuration with the draft's own changes.
     pub fn config(&self) -> &Tree {
         &self.config
+    }
+
+    /// Changes a member of the group along with the writes. One change at most (ruling 43).
+    pub fn change_member(&mut self, change: MemberChange) {
+        self.member = Some(change);
     }
 
     /// Whether the draft changes anything.
@@ -137,6 +145,7 @@ impl Draft {
             output,
             warnings: self.warnings,
             dry_run: None,
+            member: if ok { self.member } else { None },
             derived: if ok { self.derived } else { Vec::new() },
         }
     }

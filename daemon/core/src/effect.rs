@@ -65,6 +65,13 @@ pub enum What {
         /// `open`, or how it ended.
         result: Arc<str>,
     },
+    /// A node joined, left or changed its seat.
+    Node {
+        /// The node.
+        node: u32,
+        /// `added`, `joined`, `promoted`, `demoted` or `removed`.
+        change: Arc<str>,
+    },
     /// The configuration changed.
     Config {
         /// The new revision.
@@ -91,6 +98,7 @@ impl Event {
             What::Stage { user, .. } | What::Command { user, .. } | What::Config { user, .. } => {
                 user
             }
+            What::Node { .. } => "",
         }
     }
 }

@@ -72,7 +72,13 @@ impl State {
         ] {
             config = config.set(&at, &value, 1)?;
         }
-        let member = Member { raft_id: g.raft_id, key_hash: g.key_hash.clone(), voter: true };
+        let member = Member {
+            raft_id: g.raft_id,
+            key_hash: g.key_hash.clone(),
+            voter: true,
+            joining: false,
+            since: 0,
+        };
         let admin = Credential { hash: Some(g.admin_hash.clone()), one_time: None };
         Ok(State {
             format: FORMAT,

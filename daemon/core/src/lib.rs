@@ -12,6 +12,7 @@
 
 pub mod admit;
 pub mod apply;
+pub mod commit;
 pub mod declaration;
 pub mod diff;
 pub mod draft;
@@ -19,6 +20,7 @@ pub mod effect;
 pub mod genesis;
 pub mod job;
 pub mod lock;
+pub mod member;
 pub mod path;
 pub mod proposal;
 pub mod requests;

@@ -6,6 +6,7 @@
 //! catalogue. Secrets are sealed or hashed before they come here (ruling 21).
 
 use crate::lock::Lock;
+use crate::member::{JoinToken, MemberChange, MemberStep};
 use crate::tree::Hash;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
@@ -148,6 +149,18 @@ pub enum Write {
         /// Whose.
         user: String,
     },
+    /// Keeps a token with which a node may join.
+    JoinToken {
+        /// Its id.
+        id: String,
+        /// What is kept of it. `expires_us` is how long it is good, in microseconds.
+        token: JoinToken,
+    },
+    /// Forgets a token: it was used.
+    JoinTokenUsed {
+        /// Its id.
+        id: String,
+    },
     /// Lets go of locks that a job left in doubt (ruling 11).
     LockRelease {
         /// The job's id.
@@ -196,6 +209,9 @@ pub struct Plan {
     /// Secrets of the output.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub derived: Vec<Derived>,
+    /// A change of membership; it makes the proposal the context of raft's own entry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub member: Option<MemberChange>,
 }
 
 impl Plan {
@@ -211,6 +227,7 @@ impl Plan {
             warnings: Vec::new(),
             dry_run: None,
             derived: Vec::new(),
+            member: None,
         }
     }
 }
@@ -338,6 +355,8 @@ bodies! {
     Cut(Cut) = 12,
     /// A job function asked for a value that is not a function of its inputs (ruling 10).
     Recorded(Recorded) = 13,
+    /// What the master notes of a member.
+    Member(MemberStep) = 14,
 }
 
 /// The scheduler's decision.

@@ -41,6 +41,16 @@ pub struct Member {
     pub key_hash: String,
     /// Whether it votes.
     pub voter: bool,
+    /// Whether it has no snapshot yet: nobody waits for it (ruling 6).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub joining: bool,
+    /// Log index at which it became a member; 0 for the first one.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub since: u64,
+}
+
+fn is_zero(index: &u64) -> bool {
+    *index == 0
 }
 
 /// A user's password hash and one-time secret. Never part of the configuration tree.
@@ -103,6 +113,12 @@ pub struct State {
     pub bases: OrdMap<u64, (u32, Tree)>,
     /// The members.
     pub members: OrdMap<u32, Member>,
+    /// The last incarnation of every node id that ever joined (ruling 19).
+    #[serde(default, skip_serializing_if = "OrdMap::is_empty")]
+    pub incarnations: OrdMap<u32, u16>,
+    /// Tokens with which nodes may join, by id.
+    #[serde(default, skip_serializing_if = "OrdMap::is_empty")]
+    pub join_tokens: OrdMap<Arc<str>, crate::member::JoinToken>,
     /// Password hashes by user.
     pub credentials: OrdMap<Arc<str>, Credential>,
     /// Tokens that ended early, with the cluster time at which they would have ended.

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use std::sync::{Arc, Mutex, MutexGuard};
 use tiebeam_core::declaration::Params;
 use tiebeam_core::draft::Draft;
+use tiebeam_core::member::MemberChange;
 use tiebeam_core::proposal::{Derived, Plan, Write};
 use tiebeam_core::{Path, State, Tree, tree};
 use tiebeam_proto::record::{Change, CommandRecord};
@@ -128,6 +129,11 @@ impl Run {
         self.draft().write(write);
     }
 
+    /// Changes a member of the cluster, together with what is written. One change at most.
+    pub fn change_member(&self, change: MemberChange) {
+        self.draft().change_member(change);
+    }
+
     /// Adds a warning to the result.
     pub fn warn(&self, text: impl Into<String>) {
         self.draft().warn(text);
@@ -182,5 +188,5 @@ fn dry_plan(draft: &Draft) -> Plan {
         "locks": [],
     });
     let done = draft.clone().done(None);
-    Plan { writes: Vec::new(), derived: Vec::new(), dry_run: Some(plan), ..done }
+    Plan { writes: Vec::new(), member: None, derived: Vec::new(), dry_run: Some(plan), ..done }
 }

@@ -120,10 +120,13 @@ impl Filter {
             What::Stage { .. } => "stage",
             What::Command { .. } => "command",
             What::Config { .. } => "config",
+            What::Node { .. } => "node",
         };
         let of_kind = self.kinds.is_empty() || self.kinds.contains(kind);
         let job = match &event.what {
             What::Stage { job, .. } | What::Command { job, .. } | What::Config { job, .. } => job,
+            // It is about no job: asking for the kind is asking for it.
+            What::Node { .. } => return of_kind && self.kinds.contains(kind),
         };
         let of_job = match &self.jobs {
             Jobs::All => true,
@@ -179,7 +182,10 @@ fn page(
         out.push(json!({"gap": {"from": cursor_text(from), "to": cursor_text(to)}}));
     }
     let next = page.events.last().map_or(cursor, |event| event.cursor);
-    let seen = |event: &&Event| (sees_all || event.user() == user) && filter.wants(user, event);
+    // Who is in the cluster is no secret: node_list is for everyone.
+    let open = |event: &Event| matches!(event.what, What::Node { .. });
+    let may_see = |event: &Event| sees_all || event.user() == user || open(event);
+    let seen = |event: &&Event| may_see(event) && filter.wants(user, event);
     out.extend(page.events.iter().filter(seen).map(Event::to_json));
     (out, next)
 }

@@ -139,7 +139,10 @@ fn note_ends(event: &Event, gathered: &mut Gathered) {
             let sequence = job::parse_job_id(job).map(|(_, sequence)| sequence);
             gathered.ended_commands.extend(sequence.map(|s| (s, command.to_string())));
         }
-        What::Stage { .. } | What::Command { .. } | What::Config { .. } => {}
+        What::Stage { .. }
+        | What::Command { .. }
+        | What::Config { .. }
+        | What::Node { .. } => {}
     }
 }
 

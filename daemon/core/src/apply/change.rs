@@ -1,6 +1,7 @@
 //! Applying what a plan decided: its reads are compared, its writes make the next revision.
 
 use crate::diff;
+use crate::member::JoinToken;
 use crate::path::Path;
 use crate::proposal::{Read, Write};
 use crate::schema::{self, Violation};
@@ -17,6 +18,7 @@ pub(crate) struct Tried {
     pub credentials: OrdMap<Arc<str>, Credential>,
     pub changes: Vec<Change>,
     pub released: Vec<u64>,
+    pub join_tokens: OrdMap<Arc<str>, JoinToken>,
 }
 
 impl Tried {
@@ -43,6 +45,7 @@ impl State {
             credentials: self.credentials.clone(),
             changes: Vec::new(),
             released: Vec::new(),
+            join_tokens: self.join_tokens.clone(),
         };
         let mut touched = BTreeSet::new();
         for write in writes {
@@ -97,6 +100,16 @@ impl State {
             Write::CredentialRemove { user } => {
                 tried.credentials.remove(user.as_str());
             }
+            Write::JoinToken { id, token } => {
+                let expires_us = self.clock_us.saturating_add(token.expires_us);
+                let token = JoinToken { expires_us, ..token.clone() };
+                tried.join_tokens.insert(Arc::from(id.as_str()), token);
+            }
+            Write::JoinTokenUsed { id } => {
+                if tried.join_tokens.remove(id.as_str()).is_none() {
+                    return Err(refused("", "the join token was used or has expired".to_owned()));
+                }
+            }
             Write::LockRelease { job } => {
                 let found = self.doubts.iter().find(|(_, doubt)| doubt.job == *job);
                 let Some((sequence, _)) = found else {
@@ -115,6 +128,7 @@ impl State {
             self.locks_held.release(&doubt.locks);
         }
         self.credentials = tried.credentials.clone();
+        self.join_tokens = tried.join_tokens.clone();
         if !tried.makes_revision() {
             return None;
         }

@@ -89,18 +89,28 @@ impl State {
         term: u64,
         proposal: Option<&Proposal>,
     ) -> (Answer, Vec<Effect>) {
+        let Some(proposal) = proposal else {
+            self.step_to(index, term);
+            return (Answer::Done, vec![Effect::Due]);
+        };
+        let mut entry = self.begin(index, term, proposal.header);
+        let answer = self.apply_body(&mut entry, &proposal.body);
+        self.let_go_of_what_expired();
+        (answer, entry.effects)
+    }
+
+    fn step_to(&mut self, index: u64, term: u64) {
         assert_eq!(index, self.applied + 1, "entries are applied in order");
         assert!(term >= self.term, "terms never go down");
         self.applied = index;
         self.term = term;
-        let Some(proposal) = proposal else { return (Answer::Done, vec![Effect::Due]) };
-        let header = proposal.header;
+    }
+
+    fn begin(&mut self, index: u64, term: u64, header: Header) -> Entry {
+        self.step_to(index, term);
         self.clock_us = self.clock_us.saturating_add(header.elapsed_us);
         self.wall = header.wall;
-        let mut entry = Entry { index, term, header, effects: Vec::new(), events: 0 };
-        let answer = self.apply_body(&mut entry, &proposal.body);
-        self.let_go_of_what_expired();
-        (answer, entry.effects)
+        Entry { index, term, header, effects: Vec::new(), events: 0 }
     }
 
     fn apply_body(&mut self, entry: &mut Entry, body: &Body) -> Answer {
@@ -118,6 +128,7 @@ impl State {
             Body::Rehash(rehash) => self.apply_rehash(rehash),
             Body::Cut(cut) => self.apply_cut(cut),
             Body::Recorded(recorded) => self.apply_recorded(recorded),
+            Body::Member(step) => self.apply_member(entry, step),
         }
     }
 
@@ -156,6 +167,10 @@ impl State {
         let ended = self.revoked.iter().filter(|(_, end)| **end < clock).take(4);
         for token in ended.map(|(token, _)| token.clone()).collect::<Vec<_>>() {
             self.revoked.remove(&token);
+        }
+        let ended = self.join_tokens.iter().filter(|(_, token)| token.expires_us < clock).take(4);
+        for token in ended.map(|(token, _)| token.clone()).collect::<Vec<_>>() {
+            self.join_tokens.remove(&token);
         }
         let ended = self.derived.iter().take(4).filter(|(_, (end, _))| *end < clock);
         for job in ended.map(|(job, _)| *job).collect::<Vec<_>>() {
