@@ -10,6 +10,7 @@ use crate::member::{JoinToken, MemberChange, MemberStep};
 use crate::tree::Hash;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 use tiebeam_proto::{
     Kind, Outcome,
     record::{AuditRecord, CommandRecord, Mode, RequestFacts, Stages},
@@ -357,6 +358,8 @@ bodies! {
     Recorded(Recorded) = 13,
     /// What the master notes of a member.
     Member(MemberStep) = 14,
+    /// An entry that could not be applied, and was taken out by hand on all members.
+    Skipped(Skipped) = 15,
 }
 
 /// The scheduler's decision.
@@ -399,14 +402,29 @@ pub struct Rehash {
     pub new: String,
 }
 
-/// A new floor of the history.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// What is given up of the history: everything below a floor, reads below another index. An index
+/// that is not above the one of State changes nothing.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Cut {
     /// The lowest chain index that is kept.
     pub floor_index: u64,
     /// The hash that the record at the floor follows: State does not know it, the history does.
     #[serde(default)]
     pub floor_previous: Hash,
+    /// Records of reads below this chain index are pruned; 0 leaves that as it is.
+    #[serde(default)]
+    pub reads_below: u64,
+}
+
+/// What stands in the place of an entry that could not be applied (ruling 36): `tiebeamd recover
+/// --skip-entry` writes it into every member's log, made from the old entry alone, so that it is
+/// the same everywhere.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Skipped {
+    /// Number of the proposal that stood there; 0 if it could not be read.
+    pub number: u16,
+    /// SHA-256 of the entry that stood there.
+    pub digest: String,
 }
 
 /// A recorded input of a job function.
@@ -444,6 +462,20 @@ fn read<T: DeserializeOwned>(json: &[u8]) -> Result<T, DecodeError> {
 /// Bytes before the body: format, number, wall, elapsed, proposer.
 const HEAD: usize = 1 + 2 + 8 + 8 + 4;
 
+fn read_head(head: &[u8; HEAD]) -> (u16, Header) {
+    fn part<const N: usize>(head: &[u8; HEAD], at: usize) -> [u8; N] {
+        let mut out = [0; N];
+        out.copy_from_slice(&head[at..at + N]);
+        out
+    }
+    let header = Header {
+        wall: Time(i64::from_le_bytes(part(head, 3))),
+        elapsed_us: u64::from_le_bytes(part(head, 11)),
+        proposer: u32::from_le_bytes(part(head, 19)),
+    };
+    (u16::from_le_bytes(part(head, 1)), header)
+}
+
 impl Proposal {
     /// The bytes of the entry.
     pub fn encode(&self) -> Vec<u8> {
@@ -458,6 +490,15 @@ impl Proposal {
         out
     }
 
+    /// What is to stand in the place of an entry that cannot be applied.
+    pub fn in_place_of(old: &[u8]) -> Proposal {
+        let head = old.first_chunk::<HEAD>().filter(|head| head[0] == FORMAT).map(read_head);
+        let unreadable = Header { wall: Time(0), elapsed_us: 0, proposer: 0 };
+        let (number, header) = head.unwrap_or((0, unreadable));
+        let digest = tiebeam_proto::canonical::hex(&Sha256::digest(old));
+        Proposal { header, body: Body::Skipped(Skipped { number, digest }) }
+    }
+
     /// Reads an entry.
     pub fn decode(bytes: &[u8]) -> Result<Proposal, DecodeError> {
         let (head, body) =
@@ -465,17 +506,8 @@ impl Proposal {
         if head[0] != FORMAT {
             return Err(DecodeError::Format(head[0]));
         }
-        fn part<const N: usize>(head: &[u8; HEAD], at: usize) -> [u8; N] {
-            let mut out = [0; N];
-            out.copy_from_slice(&head[at..at + N]);
-            out
-        }
-        let header = Header {
-            wall: Time(i64::from_le_bytes(part(head, 3))),
-            elapsed_us: u64::from_le_bytes(part(head, 11)),
-            proposer: u32::from_le_bytes(part(head, 19)),
-        };
-        Ok(Proposal { header, body: Body::from_json(u16::from_le_bytes(part(head, 1)), body)? })
+        let (number, header) = read_head(head);
+        Ok(Proposal { header, body: Body::from_json(number, body)? })
     }
 }
 
@@ -494,7 +526,13 @@ mod tests {
         let mut newer = bytes.clone();
         newer[1] = 250;
         assert!(matches!(Proposal::decode(&newer), Err(DecodeError::UnknownNumber(250))));
+        let skipped = Proposal::in_place_of(&newer);
+        assert_eq!(skipped.header, header);
+        assert!(matches!(&skipped.body, Body::Skipped(body) if body.number == 250));
+        assert_eq!(Proposal::decode(&skipped.encode()).unwrap(), skipped);
         newer[0] = 9;
         assert!(matches!(Proposal::decode(&newer), Err(DecodeError::Format(9))));
+        let unknown = Proposal::in_place_of(&newer);
+        assert!(matches!(&unknown.body, Body::Skipped(body) if body.number == 0));
     }
 }

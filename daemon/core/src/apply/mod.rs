@@ -10,8 +10,10 @@ mod command;
 mod finish;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod incarnate;
 mod member;
 mod queue;
+pub mod reads;
 pub mod retention;
 mod run_once;
 
@@ -23,7 +25,7 @@ use serde::Serialize;
 use std::sync::Arc;
 use tiebeam_proto::chain;
 use tiebeam_proto::record::{Archived, ChainLink, JobRecord};
-use tiebeam_proto::{Stage, canonical, time::Time};
+use tiebeam_proto::{Kind, Stage, canonical, time::Time};
 
 /// One entry being applied: its place, its header, and the effects so far.
 pub(crate) struct Entry {
@@ -96,6 +98,7 @@ impl State {
         let mut entry = self.begin(index, term, proposal.header);
         let answer = self.apply_body(&mut entry, &proposal.body);
         self.let_go_of_what_expired();
+        self.mark_reads();
         (answer, entry.effects)
     }
 
@@ -129,6 +132,7 @@ impl State {
             Body::Cut(cut) => self.apply_cut(cut),
             Body::Recorded(recorded) => self.apply_recorded(recorded),
             Body::Member(step) => self.apply_member(entry, step),
+            Body::Skipped(skipped) => self.apply_skipped(entry, skipped),
         }
     }
 
@@ -158,6 +162,9 @@ impl State {
         assert!(job.record.outcome.is_some(), "only a job that ended is archived");
         let record = Arc::new(job.record);
         self.archive(entry, &*record, Some(record.clone()));
+        if record.kind == Kind::Read {
+            self.chain.reads += 1;
+        }
         record
     }
 

@@ -49,7 +49,7 @@ impl State {
     }
 
     /// Takes a waiting job out of the queue.
-    fn take_waiting(&mut self, sequence: u64) -> Job {
+    pub(super) fn take_waiting(&mut self, sequence: u64) -> Job {
         self.waiting.remove(&sequence).expect("the job waits");
         let job = self.jobs.remove(&sequence).expect("a waiting job is live");
         let job = Arc::unwrap_or_clone(job);
