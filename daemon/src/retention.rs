@@ -54,7 +54,8 @@ async fn cut(engine: &Engine, bytes_max: u64) {
     if floor_index <= engine.board.state().chain.floor_index {
         return;
     }
-    match engine.proposer.propose(Body::Cut(Cut { floor_index, floor_previous })).await {
+    let cut = Cut { floor_index, floor_previous, reads_below: 0 };
+    match engine.proposer.propose(Body::Cut(cut)).await {
         Ok(Answer::Done) => tracing::warn!(
             floor = floor_index,
             previous = chain::to_text(&floor_previous),

@@ -31,7 +31,21 @@ pub struct Setting {
 }
 
 /// Every setting.
-pub const SETTINGS: [Setting; 4] = [
+pub const SETTINGS: [Setting; 6] = [
+    Setting {
+        section: "history",
+        key: "reads_keep_count",
+        kind: SettingType::Int(100, 1_000_000_000),
+        default: "100000",
+        about: "How many records of reads are kept, the newest ones at least; older ones are pruned",
+    },
+    Setting {
+        section: "history",
+        key: "reads_keep_days",
+        kind: SettingType::Int(1, 365),
+        default: "7",
+        about: "After how many days, by cluster time, records of reads are pruned, however few",
+    },
     Setting {
         section: "jobs",
         key: "commit_wait_ms",

@@ -73,6 +73,22 @@ pub struct Chain {
     pub floor_index: u64,
     /// The hash before the floor.
     pub floor_previous: Hash,
+    /// Records of reads below this index are pruned: of each, only its hash is kept (ruling 36).
+    #[serde(default)]
+    pub reads_below: u64,
+    /// Records of reads that entered the chain, pruned ones included.
+    #[serde(default)]
+    pub reads: u64,
+}
+
+/// A moment that State remembers, so that it can be told how old and how many the records of
+/// reads above it are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadMark {
+    /// Cluster time of that moment.
+    pub clock_us: u64,
+    /// [`Chain::reads`] at that moment.
+    pub reads: u64,
 }
 
 /// Locks that a job left in doubt (ruling 11).
@@ -145,6 +161,9 @@ pub struct State {
     pub derived: OrdMap<u64, (u64, Vec<crate::proposal::Derived>)>,
     /// Where the history stands.
     pub chain: Chain,
+    /// By the newest record's index of their moment; those below `chain.reads_below` are gone.
+    #[serde(default)]
+    pub read_marks: OrdMap<u64, ReadMark>,
 }
 
 /// Why a caller may not.

@@ -29,6 +29,7 @@ impl State {
             self.chain.floor_index = cut.floor_index;
             self.chain.floor_previous = cut.floor_previous;
         }
+        self.prune_reads(cut.reads_below);
         Answer::Done
     }
 
@@ -158,7 +159,9 @@ mod tests {
         let made = change(&state);
         apply(&mut state, made);
         let records = apply(&mut state, committed(vec![1]));
-        let cut = |floor_index, nth: u8| Body::Cut(Cut { floor_index, floor_previous: [nth; 32] });
+        let cut = |floor_index, nth: u8| {
+            Body::Cut(Cut { floor_index, floor_previous: [nth; 32], reads_below: 0 })
+        };
         for (floor, nth, kept) in [(2, 1, (0, [0; 32])), (1, 2, (1, [2; 32])), (1, 3, (1, [2; 32]))]
         {
             apply(&mut state, cut(floor, nth));
@@ -167,13 +170,16 @@ mod tests {
         }
         assert_eq!(records.len(), 1);
         let old = Proposal::decode(&older_cut()).unwrap();
-        assert_eq!(old.body, Body::Cut(Cut { floor_index: 9, floor_previous: [0; 32] }));
+        assert_eq!(
+            old.body,
+            Body::Cut(Cut { floor_index: 9, floor_previous: [0; 32], reads_below: 0 })
+        );
     }
 
     /// An entry of before the hash was in it.
     fn older_cut() -> Vec<u8> {
         let header = Header { wall: Time(0), elapsed_us: 1, proposer: 11 };
-        let body = Body::Cut(Cut { floor_index: 9, floor_previous: [0; 32] });
+        let body = Body::Cut(Cut { floor_index: 9, floor_previous: [0; 32], reads_below: 0 });
         let mut bytes = Proposal { header, body }.encode();
         let json = bytes.iter().position(|byte| *byte == b'{').unwrap();
         bytes.truncate(json);
