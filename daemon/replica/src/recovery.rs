@@ -20,6 +20,9 @@ pub const SNAPSHOT_FOLDER: &str = "snapshots";
 /// empty log would replay changes of membership without knowing any member, and raft panics.
 pub const FIRST_MARK: Mark = Mark { index: 1, term: 1 };
 
+/// Entries of a group when a log is written again.
+const REWRITTEN_AT_ONCE: usize = 256;
+
 /// What [`crate::Node::new`] starts from.
 #[derive(Debug, Clone)]
 pub struct Start {
@@ -182,6 +185,38 @@ fn fit<D: Disk>(
     Ok(Start { snapshot, floor: mark, entries: Vec::new(), hard_state })
 }
 
+/// Writes a log with this content into a folder that has none, and makes it durable: for the
+/// offline repair of a single entry. The caller puts it in the place of the old one.
+pub fn write_log<D: Disk>(
+    disk: D,
+    folder: &str,
+    settings: LogSettings,
+    rng: Box<dyn Rng>,
+    content: &Recovered,
+) -> Result<(), RecoveryError> {
+    let mut log = match Log::open(disk, folder, settings, rng).map_err(RecoveryError::Log)? {
+        Opened::Sound(log, _) => log,
+        Opened::Damaged(damage, intact) => {
+            return Err(RecoveryError::Damaged { damage, intact: Box::new(intact) });
+        }
+    };
+    let begin = Group {
+        reset: Some(content.floor),
+        hard_state: Some(content.hard_state),
+        must_sync: content.entries.is_empty(),
+        ..Group::default()
+    };
+    log.append(&begin).map_err(RecoveryError::Log)?;
+    let groups = content.entries.chunks(REWRITTEN_AT_ONCE);
+    let last = groups.len();
+    for (nth, entries) in groups.enumerate() {
+        let must_sync = nth + 1 == last;
+        let group = Group { entries: entries.to_vec(), must_sync, ..Group::default() };
+        log.append(&group).map_err(RecoveryError::Log)?;
+    }
+    Ok(())
+}
+
 /// Checks the log and all snapshots of a data folder without changing anything. Nothing found, or
 /// only notes and a torn tail, means that the node can start.
 pub fn verify<D: Disk>(disk: &mut D) -> Result<Vec<Finding>, RecoveryError> {
@@ -264,6 +299,18 @@ mod tests {
             bootstrap(disk.clone(), settings(), rng(), first, b"first").unwrap();
             recover(disk, settings(), rng()).unwrap();
         }
+    }
+
+    #[test]
+    fn a_log_that_is_written_again_holds_the_same() {
+        let mut disk = folder();
+        let (mut content, damage) = log::read(&mut disk, LOG_FOLDER).unwrap();
+        assert_eq!((content.entries.len(), damage), (9, None));
+        content.entries[3].payload = Bytes::from_static(b"other");
+        write_log(disk.clone(), "log-new", settings(), rng(), &content).unwrap();
+        let (again, damage) = log::read(&mut disk, "log-new").unwrap();
+        assert_eq!((again.floor, &again.entries, damage), (FIRST_MARK, &content.entries, None));
+        assert_eq!(again.hard_state, content.hard_state);
     }
 
     #[test]

@@ -265,7 +265,8 @@ fn chunk_crc(number: u32, bytes: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&number.to_le_bytes()), bytes)
 }
 
-fn indices<D: Disk>(disk: &mut D, folder: &str) -> Result<Vec<u64>, SnapshotError> {
+/// The indices of the snapshots in `folder`, oldest first; whether they are whole is not looked at.
+pub fn indices<D: Disk>(disk: &mut D, folder: &str) -> Result<Vec<u64>, SnapshotError> {
     let names = disk
         .list(folder)
         .map_err(|source| SnapshotError::Read { path: folder.to_owned(), source })?;
