@@ -26,6 +26,7 @@ pub mod logging;
 pub mod methods;
 pub mod metrics;
 pub mod node;
+pub mod peer;
 pub mod pipeline;
 pub mod proposer;
 pub mod publish;

@@ -14,10 +14,15 @@ use tiebeam_proto::limits::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+/// Streams over the limit of connections that may show that they are peers: a cluster's members all
+/// at once, and some clients that come between.
+const DOORSTEP_MAX: usize = 128;
+
 /// The counters of one front; shared by all its listeners.
 #[derive(Debug)]
 pub struct Admission {
     connections: Arc<Semaphore>,
+    doorstep: Arc<Semaphore>,
     handshakes: Arc<Semaphore>,
     sources: Mutex<HashMap<IpAddr, SourceEntry>>,
     bodies_bytes: AtomicUsize,
@@ -68,6 +73,7 @@ impl Admission {
     pub fn new() -> Arc<Admission> {
         Arc::new(Admission {
             connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            doorstep: Arc::new(Semaphore::new(DOORSTEP_MAX)),
             handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
             sources: Mutex::new(HashMap::new()),
             bodies_bytes: AtomicUsize::new(0),
@@ -77,6 +83,11 @@ impl Admission {
     /// A place for a connection, or `None` if there is none.
     pub fn connection(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.connections).try_acquire_owned().ok()
+    }
+
+    /// A place for a stream that has to say at once that it is a peer, for when there is no other.
+    pub fn doorstep(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.doorstep).try_acquire_owned().ok()
     }
 
     /// Connections that are open.

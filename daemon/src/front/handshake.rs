@@ -1,9 +1,10 @@
 //! From an accepted TCP stream to a connection: first byte, TLS handshake, what it settled.
 //!
 //! Runs in the connection's own task under [`HANDSHAKE`], with its turn among the handshakes. A
-//! client that speaks plain HTTP gets one line that says so. `listen` calls it.
+//! client that speaks plain HTTP gets one line that says so; a peer is handed to the peers' door
+//! before it has taken a turn, and before any cryptography. `listen` calls it.
 
-use super::admission::Admission;
+use super::Shared;
 use super::connection::{Peer, Version};
 use super::tls::{self, ALPN_H2, ALPN_PEER, TlsState};
 use rustls::ProtocolVersion;
@@ -15,13 +16,15 @@ use tiebeam_proto::limits::HANDSHAKE;
 use tiebeam_proto::record::TlsFacts;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
 /// A TLS record of type "handshake": the first byte of every TLS connection.
 const HANDSHAKE_RECORD: u8 = 0x16;
 /// How long a plain-HTTP client may still send after it was told to use TLS.
 const PLAIN_LINGER: Duration = Duration::from_secs(1);
+/// How long a connection without a place has to show that it is a peer.
+const HELLO_WITHOUT_PLACE: Duration = Duration::from_secs(2);
 const PLAIN_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
     Content-Type: text/plain; charset=utf-8\r\nContent-Length: 48\r\nConnection: close\r\n\r\n\
     This port speaks TLS only: use https:// instead\n";
@@ -41,6 +44,9 @@ pub enum HandshakeError {
     /// The stream broke.
     #[error("the stream broke in the handshake")]
     Stream(#[source] std::io::Error),
+    /// There is no place for another client.
+    #[error("there are too many connections")]
+    Full,
     /// TLS refused, for example a wrong client certificate or no common protocol.
     #[error("the TLS handshake failed")]
     Tls(#[source] std::io::Error),
@@ -57,7 +63,24 @@ pub struct Secured {
     pub peer: Peer,
 }
 
-/// Does the handshake, within its time.
+/// What came of a stream.
+#[derive(Debug)]
+pub enum Arrival {
+    /// A client.
+    Client(Box<Secured>),
+    /// A peer; the door has it.
+    Peer,
+}
+
+/// Takes connections of other members (ALPN [`ALPN_PEER`]). The daemon's peer channel is one.
+pub trait PeerDoor: Send + Sync + 'static {
+    /// Takes the connection over and returns at once. Everything is up to the door from here on:
+    /// certificates, limits, its end.
+    fn enter(&self, hello: StartHandshake<TcpStream>, address: SocketAddr);
+}
+
+/// Does the handshake, within its time. `has_place` says whether a client may come in: without a
+/// place only peers do, which have places of their own, and there is less time to say so.
 ///
 /// # Errors
 ///
@@ -66,34 +89,46 @@ pub async fn handshake(
     stream: TcpStream,
     address: SocketAddr,
     tls: &TlsState,
-    admission: &Arc<Admission>,
-) -> Result<Secured, HandshakeError> {
+    shared: &Arc<Shared>,
+    has_place: bool,
+) -> Result<Arrival, HandshakeError> {
     let all = async {
         // Silent connections wait here without a turn: they take none from those that speak.
         let mut first = [0];
         match stream.peek(&mut first).await.map_err(HandshakeError::Stream)? {
             0 => return Err(HandshakeError::Left),
+            _ if !has_place && first != [HANDSHAKE_RECORD] => return Err(HandshakeError::Full),
             _ if first != [HANDSHAKE_RECORD] => return refuse_plain(stream).await,
             _ => {}
         }
-        let _turn = admission.handshake(address.ip()).await;
-        secure(stream, address, tls).await
+        let hello = LazyConfigAcceptor::new(Acceptor::default(), stream);
+        let hello = hello.await.map_err(HandshakeError::Tls)?;
+        // Without a door the client configuration does not offer it: the peer gets the alert
+        // `no_application_protocol` and knows that this node does not take peers here.
+        match shared.peers.get() {
+            Some(door) if is_peer(&hello) => {
+                door.enter(hello, address);
+                return Ok(Arrival::Peer);
+            }
+            _ if !has_place => return Err(HandshakeError::Full),
+            _ => {}
+        }
+        let _turn = shared.admission.handshake(address.ip()).await;
+        secure(hello, address, tls).await.map(|secured| Arrival::Client(Box::new(secured)))
     };
-    tokio::time::timeout(HANDSHAKE, all).await.map_err(|_late| HandshakeError::Slow)?
+    let limit = if has_place { HANDSHAKE } else { HELLO_WITHOUT_PLACE };
+    tokio::time::timeout(limit, all).await.map_err(|_late| HandshakeError::Slow)?
+}
+
+fn is_peer(hello: &StartHandshake<TcpStream>) -> bool {
+    hello.client_hello().alpn().is_some_and(|mut offered| offered.any(|one| one == ALPN_PEER))
 }
 
 async fn secure(
-    stream: TcpStream,
+    hello: StartHandshake<TcpStream>,
     address: SocketAddr,
     tls: &TlsState,
 ) -> Result<Secured, HandshakeError> {
-    let hello =
-        LazyConfigAcceptor::new(Acceptor::default(), stream).await.map_err(HandshakeError::Tls)?;
-    if hello.client_hello().alpn().is_some_and(|mut offered| offered.any(|one| one == ALPN_PEER)) {
-        // The client configuration does not offer it: the peer gets the alert
-        // `no_application_protocol` and knows that this node does not take peers here.
-        tracing::debug!(%address, "a peer connection on the client listener is refused");
-    }
     let stream = hello.into_stream(tls.current()).await.map_err(HandshakeError::Tls)?;
     let (_tcp, session) = stream.get_ref();
     let version = match session.alpn_protocol() {

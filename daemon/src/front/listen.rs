@@ -5,7 +5,7 @@
 
 use super::Shared;
 use super::connection::{Connection, Peer, Role, Version, serve};
-use super::handshake::{HandshakeError, handshake};
+use super::handshake::{Arrival, HandshakeError, Secured, handshake};
 use super::tls::TlsState;
 use std::io;
 use std::net::SocketAddr;
@@ -56,8 +56,26 @@ fn is_of_one_client(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
 }
 
+/// The place that a stream has among the others.
+enum Place {
+    Client(OwnedSemaphorePermit),
+    /// Clients have taken all of them: only a peer comes in.
+    Doorstep {
+        _held: OwnedSemaphorePermit,
+    },
+}
+
+fn place(kind: &Kind, shared: &Shared) -> Option<Place> {
+    if let Some(permit) = shared.admission.connection() {
+        return Some(Place::Client(permit));
+    }
+    let takes_peers = matches!(kind, Kind::Tls(_)) && shared.peers.get().is_some();
+    let doorstep = takes_peers.then(|| shared.admission.doorstep()).flatten();
+    doorstep.map(|held| Place::Doorstep { _held: held })
+}
+
 fn admit(stream: TcpStream, address: SocketAddr, kind: &Kind, shared: &Arc<Shared>) {
-    let Some(permit) = shared.admission.connection() else {
+    let Some(place) = place(kind, shared) else {
         tracing::warn!(%address, "too many connections: closed");
         return;
     };
@@ -65,13 +83,14 @@ fn admit(stream: TcpStream, address: SocketAddr, kind: &Kind, shared: &Arc<Share
     let (kind, shared) = (kind.clone(), Arc::clone(shared));
     let drain = shared.drain.clone();
     drain.spawn_connection(async move {
-        match kind {
-            Kind::Tls(tls) => serve_tls(stream, address, &tls, shared, permit).await,
-            Kind::Metrics => {
+        match (kind, place) {
+            (Kind::Tls(tls), place) => serve_tls(stream, address, &tls, shared, place).await,
+            (Kind::Metrics, Place::Client(permit)) => {
                 let peer = Peer::Tcp { address, tls: None, certificate: None };
                 let connection = Connection { shared, peer, role: Role::Metrics, permit };
                 serve(stream, Version::Http1, Arc::new(connection)).await;
             }
+            (Kind::Metrics, Place::Doorstep { .. }) => {}
         }
     });
 }
@@ -96,19 +115,24 @@ async fn serve_tls(
     address: SocketAddr,
     tls: &TlsState,
     shared: Arc<Shared>,
-    permit: OwnedSemaphorePermit,
+    place: Place,
 ) {
-    let secured = tokio::select! {
+    let has_place = matches!(place, Place::Client(_));
+    let arrival = tokio::select! {
         () = shared.drain.stop().cancelled() => return,
-        secured = handshake(stream, address, tls, &shared.admission) => secured,
+        arrival = handshake(stream, address, tls, &shared, has_place) => arrival,
     };
-    match secured {
-        Ok(secured) => {
-            let connection = Connection { shared, peer: secured.peer, role: Role::Rpc, permit };
-            serve(secured.stream, secured.version, Arc::new(connection)).await;
+    match (arrival, place) {
+        (Ok(Arrival::Client(secured)), Place::Client(permit)) => {
+            let Secured { stream, version, peer } = *secured;
+            let connection = Connection { shared, peer, role: Role::Rpc, permit };
+            serve(stream, version, Arc::new(connection)).await;
         }
-        Err(HandshakeError::Left | HandshakeError::Plain) => {}
-        Err(error) => {
+        (Ok(_) | Err(HandshakeError::Left | HandshakeError::Plain), _) => {}
+        (Err(HandshakeError::Full), _) => {
+            tracing::warn!(%address, "too many connections: closed");
+        }
+        (Err(error), _) => {
             let source = std::error::Error::source(&error).map(ToString::to_string);
             tracing::debug!(%address, %error, source, "no connection");
         }

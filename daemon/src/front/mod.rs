@@ -40,9 +40,10 @@ mod tests;
 use admission::Admission;
 use connection::Timers;
 use drain::Drain;
+use handshake::PeerDoor;
 use seam::{MethodClass, Service};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use table::Table;
 use tls::TlsState;
@@ -63,6 +64,8 @@ pub struct Shared {
     pub timers: Timers,
     /// Numbers of `/ws` sessions given out.
     pub sessions: AtomicUsize,
+    /// Where peers go; empty while this front takes clients only.
+    pub peers: OnceLock<Arc<dyn PeerDoor>>,
 }
 
 impl Shared {
@@ -135,8 +138,17 @@ impl Front {
             drain: Drain::new(),
             timers,
             sessions: AtomicUsize::new(0),
+            peers: OnceLock::new(),
         };
         Ok(Front { shared: Arc::new(shared) })
+    }
+
+    /// Takes connections of other members on all TLS listeners and hands them to `door`, which the
+    /// drain does not wait for. The first door stays.
+    pub fn open_to_peers(&self, door: Arc<dyn PeerDoor>) {
+        if self.shared.peers.set(door).is_err() {
+            tracing::debug!("the front takes peers already");
+        }
     }
 
     /// Serves clients on `listener` with the TLS state, which may be replaced at any time. Must be

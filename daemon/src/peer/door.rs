@@ -1,0 +1,168 @@
+//! Where peers come in: from the front's ClientHello to a stream or a server of requests.
+//!
+//! Peers have their own turns for handshakes and their own limit of connections, so that a flood of
+//! clients keeps no member out (ruling 41). Whoever is refused gets a TLS alert or a close; the log
+//! gets the reason. The front calls it.
+
+use super::link::{Link, Seat};
+use super::verify::{Refusal, Verifier};
+use super::wire::{self, Greeting, GreetingError, Purpose};
+use super::{Shared, dial, requests, stream};
+use crate::front::admission::Admission;
+use crate::front::handshake::PeerDoor;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::StartHandshake;
+use tokio_rustls::server::TlsStream;
+
+/// How long a peer may take from its ClientHello to its greeting.
+const ENTRY: Duration = Duration::from_secs(5);
+
+/// Why a peer did not come in.
+#[derive(Debug, thiserror::Error)]
+enum EntryError {
+    #[error("it took too long")]
+    Slow,
+    #[error("TLS cannot be configured")]
+    Config(#[source] rustls::Error),
+    #[error("the TLS handshake failed")]
+    Tls(#[source] std::io::Error),
+    #[error("it may not come in")]
+    Refused(#[source] Arc<Refusal>),
+    #[error("node {0} is no longer a member")]
+    Gone(u32),
+    #[error("the connection broke at the greeting")]
+    Greet(#[source] std::io::Error),
+    #[error("node {node} is refused")]
+    Greeting {
+        node: u32,
+        #[source]
+        source: GreetingError,
+    },
+}
+
+/// The entry for peers of one node.
+pub struct Door {
+    shared: Arc<Shared>,
+    admission: Arc<Admission>,
+}
+
+impl std::fmt::Debug for Door {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Door").field("admission", &self.admission).finish_non_exhaustive()
+    }
+}
+
+/// A peer that came in.
+struct Entered {
+    stream: TlsStream<TcpStream>,
+    link: Arc<Link>,
+    purpose: Purpose,
+}
+
+impl PeerDoor for Door {
+    fn enter(&self, hello: StartHandshake<TcpStream>, address: SocketAddr) {
+        let (shared, admission) = (Arc::clone(&self.shared), Arc::clone(&self.admission));
+        let stop = self.shared.stop.clone();
+        self.shared.runtime.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = admit(shared, admission, hello, address) => {}
+            }
+        });
+    }
+}
+
+impl Door {
+    pub(super) fn new(shared: Arc<Shared>) -> Door {
+        Door { shared, admission: Admission::new() }
+    }
+}
+
+async fn admit(
+    shared: Arc<Shared>,
+    admission: Arc<Admission>,
+    hello: StartHandshake<TcpStream>,
+    address: SocketAddr,
+) {
+    dial::prepare(&hello.io);
+    let entered = tokio::time::timeout(ENTRY, async {
+        let _turn = admission.handshake(address.ip()).await;
+        enter(&shared, hello).await
+    });
+    match entered.await.unwrap_or(Err(EntryError::Slow)) {
+        Ok(entered) => serve(&shared, entered).await,
+        Err(error) => shared.note_refusal(address.ip(), &crate::report::chain(&error)),
+    }
+}
+
+async fn enter(
+    shared: &Arc<Shared>,
+    hello: StartHandshake<TcpStream>,
+) -> Result<Entered, EntryError> {
+    let material = shared.tls.current();
+    let verifier = Verifier::new(shared, material.clone(), None);
+    let config = material.acceptor(verifier.clone()).map_err(EntryError::Config)?;
+    let accepted = hello.into_stream(config).await;
+    let (mut stream, verified) = match (accepted, verifier.verdict()) {
+        (Ok(stream), Some(Ok(verified))) => (stream, verified),
+        (_, Some(Err(refusal))) => return Err(EntryError::Refused(refusal)),
+        (Err(error), _) => return Err(EntryError::Tls(error)),
+        (Ok(_), None) => return Err(EntryError::Tls(std::io::ErrorKind::PermissionDenied.into())),
+    };
+    let node = super::PeerId::of(verified.raft_id).node;
+    let link = shared.link(verified.raft_id).ok_or(EntryError::Gone(node))?;
+    if let Some(found) = &verified.dates_wrong {
+        shared.warn_of_dates(&link, found);
+    }
+    let mut greeting = [0; Greeting::BYTES];
+    stream.read_exact(&mut greeting).await.map_err(EntryError::Greet)?;
+    let theirs =
+        Greeting::from_bytes(greeting).map_err(|source| EntryError::Greeting { node, source })?;
+    let mine = Greeting { format: wire::FORMAT, ..theirs };
+    stream.write_all(&mine.to_bytes()).await.map_err(EntryError::Greet)?;
+    stream.flush().await.map_err(EntryError::Greet)?;
+    link.speaks(theirs.format);
+    link.hear();
+    Ok(Entered { stream, link, purpose: theirs.purpose })
+}
+
+async fn serve(shared: &Arc<Shared>, entered: Entered) {
+    let Entered { stream, link, purpose } = entered;
+    let node = link.id.node;
+    let seat: Seat = link.take_seat(purpose);
+    tokio::select! {
+        () = seat.close.cancelled() => {
+            tracing::debug!(node, ?purpose, "a peer's connection is closed");
+        }
+        () = run(shared, &link, purpose, stream) => {}
+    }
+    seat.close.cancel();
+}
+
+async fn run(
+    shared: &Arc<Shared>,
+    link: &Arc<Link>,
+    purpose: Purpose,
+    stream: TlsStream<TcpStream>,
+) {
+    let node = link.id.node;
+    match purpose {
+        Purpose::Stream => {
+            if !link.outbox.is_open() {
+                link.hurry.notify_one();
+            }
+            let ended = stream::receive(shared, link, stream).await;
+            tracing::info!(node, %ended, "a peer's stream ended");
+        }
+        Purpose::Requests => {
+            if let Err(error) = requests::serve(shared, link, stream).await {
+                let error = crate::report::chain(&error);
+                tracing::debug!(node, error, "a peer's connection for requests ended");
+            }
+        }
+    }
+}
