@@ -108,7 +108,31 @@ impl Board {
         told
     }
 
-    /// Wakes who waits for these jobs. Called after the State in which they ended is shown.
+    /// Waits until the job has left State: from then on the history has its record, with its place
+    /// in the chain. One that changed the configuration is told of twice, at its end and when it
+    /// is committed.
+    pub async fn job_archived(&self, sequence: u64) {
+        while let Some(told) = self.next_word_of(sequence) {
+            // The board outlives who waits on it; a dropped sender would be looked at again.
+            let _ = told.await;
+        }
+    }
+
+    /// Resolves when the job is told of next; `None` if it is not live any more.
+    fn next_word_of(&self, sequence: u64) -> Option<oneshot::Receiver<()>> {
+        let mut waiters = lock(&self.job_waiters);
+        if !self.state().jobs.contains_key(&sequence) {
+            return None;
+        }
+        let (tell, told) = oneshot::channel();
+        let list = waiters.entry(sequence).or_default();
+        list.retain(|waiter| !waiter.is_closed());
+        list.push(tell);
+        Some(told)
+    }
+
+    /// Wakes who waits for these jobs. Called after the State in which they ended, or were
+    /// committed, is shown.
     pub fn tell_job_ends(&self, ended: &[u64]) {
         let mut waiters = lock(&self.job_waiters);
         if waiters.is_empty() {
@@ -192,11 +216,59 @@ impl Board {
 mod tests {
     use super::*;
     use tiebeam_core::effect::What;
+    use tiebeam_core::job::Job;
+    use tiebeam_core::proposal::Needs;
+    use tiebeam_proto::Stage;
 
     fn event(index: u64, number: u32) -> Event {
         let what =
             What::Config { revision: index, job: Arc::from("11.1"), user: Arc::from("admin") };
         Event { cursor: (index, number), what }
+    }
+
+    /// A job that made a revision and is not committed.
+    fn uncommitted(sequence: u64) -> Job {
+        let record = crate::history::fixture::job(3 * sequence);
+        Job {
+            sequence,
+            record: serde_json::from_value(record).unwrap(),
+            stage: Stage::Finished,
+            needs: Needs::default(),
+            locks: Vec::new(),
+            inputs: None,
+            submitted_us: 0,
+            deadline_us: 0,
+            change_index: Some(1),
+            cancel: None,
+            commands: Vec::new(),
+            recorded: BTreeMap::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_archived_job_is_told_of_after_its_end() {
+        let mut state = State::default();
+        state.jobs.insert(7, Arc::new(uncommitted(7)));
+        let board = Arc::new(Board::new(state.clone()));
+        board.job_end(7).await.unwrap();
+        let waits = tokio::spawn({
+            let board = board.clone();
+            async move { board.job_archived(7).await }
+        });
+        while lock(&board.job_waiters).is_empty() {
+            tokio::task::yield_now().await;
+        }
+        board.tell_job_ends(&[7]);
+        while lock(&board.job_waiters).is_empty() {
+            tokio::task::yield_now().await;
+        }
+        assert!(!waits.is_finished(), "its end is not yet its place in the chain");
+        state.jobs.remove(&7);
+        board.show(state);
+        board.tell_job_ends(&[7]);
+        waits.await.unwrap();
+        board.job_archived(7).await;
+        assert!(lock(&board.job_waiters).is_empty());
     }
 
     #[test]
