@@ -3,7 +3,7 @@
 use super::draining::eventually;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
 use serde_json::{Value, json};
-use tiebeam_tests::wire::Certificate;
+use tiebeam_tests::tls::Certificate;
 use tiebeam_tests::{Login, Options, TestNode, Wire};
 
 /// An authority of the test's own.

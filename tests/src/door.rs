@@ -3,10 +3,9 @@
 //!
 //! It adds to [`crate::wire`] what the suites of security need and owns nothing else.
 
+use crate::tls::{self, Certificate};
 use crate::wire::{Login, Reply, Wire};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::ClientConfig;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
@@ -25,10 +24,6 @@ pub struct Door {
     tls: Arc<ClientConfig>,
 }
 
-/// A certificate chain and its key, PEM.
-#[derive(Clone, Copy, Debug)]
-pub struct Pair<'a>(pub &'a str, pub &'a str);
-
 impl Door {
     /// The door of a node whose certificate leads to the authority in `ca_file`: `alpn` is the
     /// protocol that is asked for, usually `http/1.1`; `own` the client's certificate.
@@ -39,30 +34,10 @@ impl Door {
         address: SocketAddr,
         ca_file: &Path,
         alpn: &str,
-        own: Option<Pair>,
+        own: Option<Certificate>,
     ) -> io::Result<Door> {
-        let mut roots = RootCertStore::empty();
-        for root in CertificateDer::pem_file_iter(ca_file).map_err(io::Error::other)? {
-            roots.add(root.map_err(io::Error::other)?).map_err(io::Error::other)?;
-        }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(io::Error::other)?
-            .with_root_certificates(roots);
-        let mut config = match own {
-            None => builder.with_no_client_auth(),
-            Some(Pair(chain, key)) => {
-                let chain: Result<Vec<_>, _> =
-                    CertificateDer::pem_slice_iter(chain.as_bytes()).collect();
-                let key =
-                    PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(io::Error::other)?;
-                let chain = chain.map_err(io::Error::other)?;
-                builder.with_client_auth_cert(chain, key).map_err(io::Error::other)?
-            }
-        };
-        config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
-        Ok(Door { address, source: None, patience: Duration::from_secs(90), tls: config.into() })
+        let tls = tls::config(ca_file, alpn, own)?;
+        Ok(Door { address, source: None, patience: Duration::from_secs(90), tls })
     }
 
     /// The same door, entered from this address.
@@ -97,13 +72,7 @@ impl Door {
     /// # Errors
     /// There is none, or the node refused the handshake.
     pub fn open(&self) -> io::Result<Wire> {
-        let name = ServerName::IpAddress(self.address.ip().into());
-        let mut tls = ClientConnection::new(self.tls.clone(), name).map_err(io::Error::other)?;
-        let mut tcp = self.tcp()?;
-        while tls.is_handshaking() {
-            tls.complete_io(&mut tcp)?;
-        }
-        Ok(Wire::over(StreamOwned::new(tls, tcp), &self.address.to_string()))
+        Wire::encrypted(self.tls.clone(), self.tcp()?, self.address)
     }
 }
 

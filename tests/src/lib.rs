@@ -12,6 +12,7 @@ pub mod node;
 pub mod program;
 pub mod shape;
 pub mod sim;
+pub mod tls;
 pub mod transcript;
 pub mod wire;
 

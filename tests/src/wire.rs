@@ -4,11 +4,11 @@
 //! bytes as they were sent, and can stop in the middle of a request. Blocking, with a limit on
 //! every read so that a test that hangs fails.
 
+use crate::tls::{self, Certificate};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use serde_json::{Value, json};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -82,15 +82,6 @@ impl Reply {
     }
 }
 
-/// A certificate and its key, for a client that has one.
-#[derive(Clone, Copy, Debug)]
-pub struct Certificate<'a> {
-    /// The chain, in PEM.
-    pub chain: &'a str,
-    /// The key, in PEM.
-    pub key: &'a str,
-}
-
 trait Stream: Read + Write + Send {}
 impl<T: Read + Write + Send> Stream for T {}
 
@@ -114,12 +105,24 @@ impl Wire {
         ca_file: &Path,
         certificate: Option<Certificate>,
     ) -> io::Result<Wire> {
-        let config = client_config(ca_file, certificate)?;
-        let name = ServerName::IpAddress(address.ip().into());
-        let mut tls = ClientConnection::new(config, name).map_err(io::Error::other)?;
-        let mut tcp = TcpStream::connect(address)?;
+        let config = tls::config(ca_file, "http/1.1", certificate)?;
+        let tcp = TcpStream::connect(address)?;
         tcp.set_read_timeout(Some(READ_LIMIT))?;
         tcp.set_nodelay(true)?;
+        Wire::encrypted(config, tcp, address)
+    }
+
+    /// Does the handshake on a TCP connection.
+    ///
+    /// # Errors
+    /// The node refused it.
+    pub(crate) fn encrypted(
+        config: Arc<ClientConfig>,
+        mut tcp: TcpStream,
+        address: SocketAddr,
+    ) -> io::Result<Wire> {
+        let name = ServerName::IpAddress(address.ip().into());
+        let mut tls = ClientConnection::new(config, name).map_err(io::Error::other)?;
         while tls.is_handshaking() {
             tls.complete_io(&mut tcp)?;
         }
@@ -149,12 +152,6 @@ impl Wire {
         stream.set_read_timeout(Some(READ_LIMIT))?;
         let host = "localhost".to_owned();
         Ok(Wire { stream: Box::new(stream), rest: Vec::new(), host, shown: Vec::new() })
-    }
-
-    /// A connection over any stream; `host` is what its requests name.
-    pub(crate) fn over(stream: impl Read + Write + Send + 'static, host: &str) -> Wire {
-        let host = host.to_owned();
-        Wire { stream: Box::new(stream), rest: Vec::new(), host, shown: Vec::new() }
     }
 
     /// Sends bytes as they are.
@@ -305,31 +302,4 @@ impl Wire {
             None => Ok(answer["result"].take()),
         }
     }
-}
-
-fn client_config(
-    ca_file: &Path,
-    certificate: Option<Certificate>,
-) -> io::Result<Arc<ClientConfig>> {
-    let mut roots = RootCertStore::empty();
-    for root in CertificateDer::pem_file_iter(ca_file).map_err(io::Error::other)? {
-        roots.add(root.map_err(io::Error::other)?).map_err(io::Error::other)?;
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(io::Error::other)?
-        .with_root_certificates(roots);
-    let mut config = match certificate {
-        None => builder.with_no_client_auth(),
-        Some(Certificate { chain, key }) => {
-            let chain = CertificateDer::pem_slice_iter(chain.as_bytes())
-                .collect::<Result<Vec<_>, _>>()
-                .map_err(io::Error::other)?;
-            let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(io::Error::other)?;
-            builder.with_client_auth_cert(chain, key).map_err(io::Error::other)?
-        }
-    };
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
 }

@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use tiebeam_core::schema::BUILT_IN_GROUPS;
 use tiebeam_proto::time::Time;
-use tiebeam_tests::door::{Door, Pair};
+use tiebeam_tests::door::Door;
+use tiebeam_tests::tls::Certificate;
 use tiebeam_tests::{Login, TestNode, Wire, need};
 use tiebeamd::ca::{self, Authority};
 use tiebeamd::identity::Identity;
@@ -208,7 +209,7 @@ fn holders(node: &TestNode, door: &Door) -> Vec<Person> {
             .expect("the node's certificate");
     let (user_chain, user_key) = user_certificate(node, "u_exausers");
     let person = |title, user, rank, chain: &str, key: &str| {
-        let own = Some(Pair(chain, key));
+        let own = Some(Certificate { chain, key });
         let door = Door::new(door.address, &node.ca_file, "http/1.1", own).expect("a door");
         let way = Way::Tls(door);
         Person { title, user, rank, login: Login::None, moves: false, way }

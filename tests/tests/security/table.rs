@@ -10,7 +10,8 @@ use super::people::{Crowd, Person, Rank, job};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fmt::Write;
-use tiebeam_tests::door::{Door, Pair};
+use tiebeam_tests::door::Door;
+use tiebeam_tests::tls::Certificate;
 use tiebeam_tests::{Login, Options, TestNode};
 
 /// Who may call a method.
@@ -401,7 +402,7 @@ fn every_http_door_for_every_person() {
 /// connection ends before anything is answered.
 fn peers_only(node: &TestNode) {
     let (chain, key) = super::people::user_certificate(node, "u_exausers");
-    for own in [None, Some(Pair(&chain, &key))] {
+    for own in [None, Some(Certificate { chain: &chain, key: &key })] {
         let door = Door::new(node.address, &node.ca_file, "tiebeam-peer/1", own).expect("a door");
         let answered = door.open().and_then(|mut wire| {
             wire.request("POST", "/", &node.admin(), &[], b"{}").map(|reply| reply.status)
