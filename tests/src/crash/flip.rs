@@ -7,9 +7,9 @@
 //! cannot be made again that `tiebeamd check` does not name.
 
 use super::damage::{self, CASES, Case};
-use super::kill::{first_answer, print_findings};
 use super::ledger::{Ledger, history_after};
 use super::load::{Call, End, Seen};
+use super::rounds::{first_answer, print_findings};
 use super::rpc::Rpc;
 use super::subject::{Started, Subject};
 use super::{Dice, Failure, Options, block_on};

@@ -7,17 +7,13 @@
 //! not the disk; that is what [`super::power`] is for.
 
 use super::ledger::{Ledger, Tally};
-use super::load::{Call, Seen, Writer};
-use super::subject::{self, Started, Subject};
+use super::load::Call;
+use super::rounds::{self, Ground, Rounds, first_answer, print_findings, verification};
+use super::subject::{self, Subject};
 use super::{Dice, Failure, Options, Spread, block_on};
-use serde_json::json;
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// Writers at once.
-const WRITERS: u64 = 4;
 /// Rounds between two verifications of the whole chain.
 const VERIFY_EVERY: u32 = 100;
 /// One round of so many uses a crash point, where there are any.
@@ -131,75 +127,55 @@ impl Report {
     }
 }
 
-/// Prints what is wrong.
-pub(super) fn print_findings(findings: &[String]) {
-    println!("{} findings", findings.len());
-    for finding in findings {
-        println!("  {finding}");
-    }
-}
-
 /// Makes the rounds and prints the table.
 ///
 /// # Errors
 /// The rounds cannot be made; what they find is in the report.
 pub fn kill_rounds(options: &Options) -> Result<Report, Failure> {
-    let report = block_on(Rounds::run(options))?;
+    let report = block_on(kill(options))?;
     report.print();
     Ok(report)
 }
 
-struct Rounds<'a> {
+struct Kills<'a> {
     options: &'a Options,
-    subject: Subject,
-    ledger: Ledger,
-    dice: Dice,
+    ground: Ground,
     points: bool,
     report: Report,
 }
 
-impl<'a> Rounds<'a> {
-    async fn run(options: &'a Options) -> Result<Report, Failure> {
-        let begun = Instant::now();
-        let mut subject = Subject::new("kill", options)?;
-        subject.init()?;
-        first_answer(&mut subject).await?;
-        let ledger = Ledger::open(&subject.rpc()?, subject.marks.clone()).await?;
-        let points = subject::has_crash_points(&subject::program(options)?);
-        let report = Report { seed: options.seed, killing: subject.killing(), ..Report::default() };
-        let dice = Dice::new(options.seed);
-        let mut rounds = Rounds { options, subject, ledger, dice, points, report };
-        for round in 0..options.rounds {
-            let ended = rounds.round(round).await;
-            rounds.report.rounds = round + 1;
-            if ended.is_err() || !rounds.ledger.findings.is_empty() {
-                rounds.subject.keep();
-            }
-            ended.map_err(|error| {
-                let words = rounds.subject.last_words(20);
-                let found = rounds.ledger.findings.join("\n");
-                format!("round {round}, seed {}: {error}\n{found}\n{words}", options.seed)
-            })?;
-            if !rounds.ledger.findings.is_empty() {
-                break;
-            }
-        }
-        rounds.finish().await?;
-        rounds.report.took = begun.elapsed();
-        Ok(rounds.report)
+async fn kill(options: &Options) -> Result<Report, Failure> {
+    let begun = Instant::now();
+    let mut subject = Subject::new("kill", options)?;
+    subject.init()?;
+    first_answer(&mut subject).await?;
+    let ledger = Ledger::open(&subject.rpc()?, subject.marks.clone()).await?;
+    let points = subject::has_crash_points(&subject::program(options)?);
+    let report = Report { seed: options.seed, killing: subject.killing(), ..Report::default() };
+    let ground = Ground { subject, ledger, dice: Dice::new(options.seed) };
+    let mut kills = Kills { options, ground, points, report };
+    kills.report.rounds = rounds::run(&mut kills, options).await?;
+    kills.finish().await?;
+    kills.report.took = begun.elapsed();
+    Ok(kills.report)
+}
+
+impl Rounds for Kills<'_> {
+    fn ground(&mut self) -> &mut Ground {
+        &mut self.ground
     }
 
     async fn round(&mut self, round: u32) -> Result<(), Failure> {
         let victim = Victim::of(round);
-        let before = std::mem::take(&mut self.ledger.tally);
+        let before = std::mem::take(&mut self.ground.ledger.tally);
         let calls = self.load_and_kill(round, victim).await?;
-        if self.dice.below(TWICE_EVERY) == 0 {
-            self.subject.launch(None)?;
-            tokio::time::sleep(self.dice.millis(1, 120)).await;
-            self.subject.kill()?;
+        if self.ground.dice.below(TWICE_EVERY) == 0 {
+            self.ground.subject.launch(None)?;
+            tokio::time::sleep(self.ground.dice.millis(1, 120)).await;
+            self.ground.subject.kill()?;
             self.report.twice += 1;
         }
-        let after = first_answer(&mut self.subject).await?;
+        let after = first_answer(&mut self.ground.subject).await?;
         self.report.start.add(after);
         match round * 4 / self.options.rounds.max(1) {
             0 => self.report.start_ends[0].add(after),
@@ -207,8 +183,8 @@ impl<'a> Rounds<'a> {
             _ => {}
         }
         let settling = Instant::now();
-        self.ledger.settle(&self.subject.rpc()?, calls).await?;
-        let tally = std::mem::replace(&mut self.ledger.tally, before);
+        self.ground.ledger.settle(&self.ground.subject.rpc()?, calls).await?;
+        let tally = std::mem::replace(&mut self.ground.ledger.tally, before);
         if self.options.loud {
             println!(
                 "round {round}: {}; {} acknowledged, {} again; settled in {:?}",
@@ -223,37 +199,25 @@ impl<'a> Rounds<'a> {
         sum.add(&tally);
         Ok(())
     }
+}
 
+impl Kills<'_> {
     /// One round's load, and its end.
     async fn load_and_kill(&mut self, round: u32, victim: Victim) -> Result<Vec<Call>, Failure> {
         let commands = victim == Victim::Shims || (round / 3).is_multiple_of(3);
         let point = self.arm(commands).await?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let mut writings = Vec::new();
-        for number in 0..WRITERS {
-            let writer = Writer {
-                number,
-                round: format!("r{round}"),
-                user: self.ledger.users.get(&number).copied().unwrap_or(false),
-                marks: commands.then(|| self.subject.marks.clone()),
-                dice: Dice::new(self.dice.bits()),
-            };
-            writings.push(writer.spawn(self.subject.rpc()?, stop.clone()));
-        }
-        tokio::time::sleep(self.dice.millis(10, 260)).await;
+        let marks = commands.then(|| self.ground.subject.marks.clone());
+        let load = self.ground.load(&format!("r{round}"), marks)?;
+        tokio::time::sleep(self.ground.dice.millis(10, 260)).await;
         if let Some(point) = point {
             self.wait_for_crash(point).await?;
         }
         match victim {
-            Victim::Daemon => self.subject.kill()?,
-            Victim::Shims => self.subject.kill_with_shims()?,
-            Victim::All => self.subject.kill_all()?,
+            Victim::Daemon => self.ground.subject.kill()?,
+            Victim::Shims => self.ground.subject.kill_with_shims()?,
+            Victim::All => self.ground.subject.kill_all()?,
         }
-        stop.store(true, Ordering::Relaxed);
-        let mut calls = Vec::new();
-        for writing in writings {
-            calls.extend(writing.await?);
-        }
+        let mut calls = load.end().await?;
         if round % VERIFY_EVERY == VERIFY_EVERY - 1 {
             calls.push(verification(round));
         }
@@ -262,20 +226,20 @@ impl<'a> Rounds<'a> {
 
     /// In some rounds: starts the daemon once more, with a crash point in its environment.
     async fn arm(&mut self, commands: bool) -> Result<Option<String>, Failure> {
-        if !self.points || self.dice.below(CRASH_POINT_EVERY) != 0 {
+        if !self.points || self.ground.dice.below(CRASH_POINT_EVERY) != 0 {
             return Ok(None);
         }
         let known = if commands { DAEMON_POINTS.len() + SHIM_POINTS.len() } else { LOG_POINTS };
-        let at = self.dice.below(known as u64) as usize;
+        let at = self.ground.dice.below(known as u64) as usize;
         let point = match DAEMON_POINTS.get(at) {
-            Some((point, passes)) => format!("{point}@{}", 1 + self.dice.below(*passes)),
+            Some((point, passes)) => format!("{point}@{}", 1 + self.ground.dice.below(*passes)),
             None => SHIM_POINTS[at - DAEMON_POINTS.len()].to_owned(),
         };
-        self.subject.kill()?;
+        self.ground.subject.kill()?;
         let begun = Instant::now();
-        self.subject.launch(Some(&point))?;
+        self.ground.subject.launch(Some(&point))?;
         // It may die at its point before it answers: then the writers find nobody.
-        self.subject.wait_for_answer(begun).await?;
+        self.ground.subject.wait_for_answer(begun).await?;
         Ok(Some(point))
     }
 
@@ -283,10 +247,10 @@ impl<'a> Rounds<'a> {
     async fn wait_for_crash(&mut self, point: String) -> Result<(), Failure> {
         let begun = Instant::now();
         let is_daemons = !point.starts_with("shim.");
-        while is_daemons && begun.elapsed() < CRASH_WAIT && self.subject.runs()? {
+        while is_daemons && begun.elapsed() < CRASH_WAIT && self.ground.subject.runs()? {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
-        let reached = !is_daemons || !self.subject.runs()?;
+        let reached = !is_daemons || !self.ground.subject.runs()?;
         let name = point.split('@').next().unwrap_or_default();
         let name = if reached { name.to_owned() } else { format!("{name} (not reached)") };
         *self.report.by_point.entry(name).or_default() += 1;
@@ -294,40 +258,19 @@ impl<'a> Rounds<'a> {
     }
 
     async fn finish(&mut self) -> Result<(), Failure> {
-        let rpc = self.subject.rpc()?;
+        let rpc = self.ground.subject.rpc()?;
         let mut calls = vec![verification(self.report.rounds)];
-        if self.ledger.findings.is_empty() {
-            self.report.compared = self.ledger.compare_all(&rpc).await?;
-            self.ledger.settle(&rpc, std::mem::take(&mut calls)).await?;
+        if self.ground.ledger.findings.is_empty() {
+            self.report.compared = self.ground.ledger.compare_all(&rpc).await?;
+            self.ground.ledger.settle(&rpc, std::mem::take(&mut calls)).await?;
         }
-        self.subject.kill_all()?;
-        let (sound, text) = self.subject.check()?;
+        self.ground.subject.kill_all()?;
+        let (sound, text) = self.ground.subject.check()?;
         if !sound {
-            self.ledger.findings.push(format!("tiebeamd check: {text}"));
-            self.subject.keep();
+            self.ground.ledger.findings.push(format!("tiebeamd check: {text}"));
+            self.ground.subject.keep();
         }
-        self.report.findings = std::mem::take(&mut self.ledger.findings);
+        self.report.findings = std::mem::take(&mut self.ground.ledger.findings);
         Ok(())
-    }
-}
-
-/// The verification of the whole chain, as one more call that has no answer yet.
-pub(super) fn verification(round: u32) -> Call {
-    let key = format!("verify-{round}");
-    Call { key, job: "history_verify", params: json!({}), seen: Seen::Nothing }
-}
-
-/// Starts the daemon; it must answer.
-pub(super) async fn first_answer(subject: &mut Subject) -> Result<Duration, Failure> {
-    match subject.start().await? {
-        Started::Answers(after) => Ok(after),
-        Started::Damaged => {
-            subject.keep();
-            Err(format!("the daemon found damage: {}", subject.last_words(3)).into())
-        }
-        Started::Ended(status) => {
-            subject.keep();
-            Err(format!("the daemon did not start ({status}): {}", subject.last_words(1)).into())
-        }
     }
 }

@@ -2,10 +2,10 @@
 //! damaged, and everything that it had acknowledged must be there exactly once.
 //!
 //! Owns the daemon's process in a folder of its own ([`subject`]), the load ([`load`]), the
-//! ledger of what was acknowledged and how it is compared ([`ledger`]), and the three kinds of
-//! rounds: [`kill`], [`power`], [`flip`]. Everything that is started is stopped by process id;
-//! mounts and loop devices are undone when their guards drop. Called by the suites and by the
-//! tests' program; nothing here is part of the daemon.
+//! ledger of what was acknowledged and how it is compared ([`ledger`]), the loop around rounds
+//! (`rounds`), and the three kinds of them: [`kill`], [`power`], [`flip`]. Everything that is
+//! started is stopped by process id; mounts and loop devices are undone when their guards drop.
+//! Called by the suites and by the tests' program; nothing here is part of the daemon.
 
 pub mod damage;
 pub mod flip;
@@ -15,6 +15,7 @@ pub mod load;
 pub mod power;
 pub mod processes;
 pub mod rpc;
+mod rounds;
 pub mod subject;
 
 pub use flip::bit_flips;

@@ -6,21 +6,17 @@
 //! at it, the daemon is started on it, and everything that was acknowledged before the copy must
 //! be there. Needs root, `mkfs.ext4` and loop devices; says so where it cannot run.
 
-use super::kill::{first_answer, print_findings, verification};
 use super::ledger::{Ledger, Tally};
-use super::load::{Call, Writer};
+use super::rounds::{self, Ground, Rounds, first_answer, print_findings, verification};
 use super::subject::Subject;
 use super::{Dice, Failure, Options, Spread, block_on};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Bytes of the image, most of them holes: room for a log between two snapshots, and a history.
 const IMAGE_BYTES: u64 = 1 << 30;
-const WRITERS: u64 = 4;
 /// Time in which answers that were sent before the stop arrive.
 const ARRIVAL: Duration = Duration::from_millis(30);
 
@@ -76,7 +72,7 @@ impl Report {
 pub fn power_rounds(options: &Options) -> Result<Report, Failure> {
     let report = match missing() {
         Some(reason) => Report { not_run: Some(reason), ..Report::default() },
-        None => block_on(rounds(options))?,
+        None => block_on(power(options))?,
     };
     report.print();
     Ok(report)
@@ -139,24 +135,23 @@ impl Drop for Mount {
 
 /// The parts of a run, in the order in which they must go: the daemon before its file system,
 /// the file system before the folder with its image.
-struct Rounds {
+struct Cuts {
     mount: Option<Mount>,
-    subject: Subject,
-    ledger: Ledger,
-    dice: Dice,
+    ground: Ground,
     image: PathBuf,
+    loud: bool,
     report: Report,
 }
 
-impl Drop for Rounds {
+impl Drop for Cuts {
     fn drop(&mut self) {
         // Nothing of the run may hold the mount when it goes.
-        let _ = self.subject.kill_all();
+        let _ = self.ground.subject.kill_all();
         self.mount = None;
     }
 }
 
-async fn rounds(options: &Options) -> Result<Report, Failure> {
+async fn power(options: &Options) -> Result<Report, Failure> {
     let begun = Instant::now();
     let mut subject = Subject::new("power", options)?;
     let image = subject.folder.join("image-0");
@@ -166,31 +161,17 @@ async fn rounds(options: &Options) -> Result<Report, Failure> {
     let mount = Mount::new(&image, &at)?;
     subject.move_to(at.join("node"));
     let report = Report { seed: options.seed, ..Report::default() };
-    let (dice, ledger) = (Dice::new(options.seed), Ledger::default());
-    let mut rounds = Rounds { mount: Some(mount), subject, ledger, dice, image, report };
-    rounds.subject.init()?;
-    first_answer(&mut rounds.subject).await?;
-    rounds.ledger = Ledger::open(&rounds.subject.rpc()?, PathBuf::new()).await?;
-    for round in 0..options.rounds {
-        let ended = rounds.round(round).await;
-        rounds.report.rounds = round + 1;
-        if ended.is_err() || !rounds.ledger.findings.is_empty() {
-            rounds.subject.keep();
-        }
-        ended.map_err(|error| {
-            let words = rounds.subject.last_words(20);
-            format!("round {round}, seed {}: {error}\n{words}", options.seed)
-        })?;
-        if options.loud {
-            println!("round {round}: {:?}", rounds.ledger.tally);
-        }
-        if !rounds.ledger.findings.is_empty() {
-            break;
-        }
-    }
-    rounds.report.compared_at_end(&mut rounds.ledger, &rounds.subject).await?;
-    rounds.report.took = begun.elapsed();
-    Ok(std::mem::take(&mut rounds.report))
+    let ground = Ground { subject, ledger: Ledger::default(), dice: Dice::new(options.seed) };
+    let mut cuts = Cuts { mount: Some(mount), ground, image, loud: options.loud, report };
+    let Ground { subject, ledger, .. } = &mut cuts.ground;
+    subject.init()?;
+    first_answer(subject).await?;
+    *ledger = Ledger::open(&subject.rpc()?, PathBuf::new()).await?;
+    cuts.report.rounds = rounds::run(&mut cuts, options).await?;
+    let Ground { subject, ledger, .. } = &mut cuts.ground;
+    cuts.report.compared_at_end(ledger, subject).await?;
+    cuts.report.took = begun.elapsed();
+    Ok(std::mem::take(&mut cuts.report))
 }
 
 impl Report {
@@ -208,49 +189,44 @@ impl Report {
     }
 }
 
-impl Rounds {
+impl Rounds for Cuts {
+    fn ground(&mut self) -> &mut Ground {
+        &mut self.ground
+    }
+
     async fn round(&mut self, round: u32) -> Result<(), Failure> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let mut writings = Vec::new();
-        for number in 0..WRITERS {
-            let writer = Writer {
-                number,
-                round: format!("p{round}"),
-                user: self.ledger.users.get(&number).copied().unwrap_or(false),
-                marks: None,
-                dice: Dice::new(self.dice.bits()),
-            };
-            writings.push(writer.spawn(self.subject.rpc()?, stop.clone()));
-        }
-        tokio::time::sleep(self.dice.millis(50, 1_500)).await;
-        let control = self.subject.folder.join("disk").join(format!("control-{round}"));
+        let load = self.ground.load(&format!("p{round}"), None)?;
+        tokio::time::sleep(self.ground.dice.millis(50, 1_500)).await;
+        let control = self.ground.subject.folder.join("disk").join(format!("control-{round}"));
         fs::write(&control, "not synced")?;
-        self.subject.signal_daemon("STOP");
+        self.ground.subject.signal_daemon("STOP");
         tokio::time::sleep(ARRIVAL).await;
-        let copy = self.subject.folder.join(format!("image-{}", round + 1));
+        let copy = self.ground.subject.folder.join(format!("image-{}", round + 1));
         copy_image(&self.image, &copy)?;
-        self.subject.kill_all()?;
-        stop.store(true, Ordering::Relaxed);
-        let mut calls: Vec<Call> = Vec::new();
-        for writing in writings {
-            calls.extend(writing.await?);
-        }
+        self.ground.subject.kill_all()?;
+        let mut calls = load.end().await?;
         calls.push(verification(round));
         self.change_disk(copy)?;
         let kept = fs::read(&control).unwrap_or_default();
         self.report.control_lost += u32::from(kept != b"not synced");
-        let (sound, text) = self.subject.check()?;
+        let (sound, text) = self.ground.subject.check()?;
         if !sound {
-            self.ledger.findings.push(format!("tiebeamd check after the cut: {text}"));
+            self.ground.ledger.findings.push(format!("tiebeamd check after the cut: {text}"));
         }
-        let after = first_answer(&mut self.subject).await?;
+        let after = first_answer(&mut self.ground.subject).await?;
         self.report.start.add(after);
-        self.ledger.settle(&self.subject.rpc()?, calls).await
+        self.ground.ledger.settle(&self.ground.subject.rpc()?, calls).await?;
+        if self.loud {
+            println!("round {round}: {:?}", self.ground.ledger.tally);
+        }
+        Ok(())
     }
+}
 
+impl Cuts {
     /// The copy takes the place of the disk that lost its power.
     fn change_disk(&mut self, copy: PathBuf) -> Result<(), Failure> {
-        let at = self.subject.folder.join("disk");
+        let at = self.ground.subject.folder.join("disk");
         self.mount = None;
         fs::remove_file(&self.image)?;
         self.mount = Some(Mount::new(&copy, &at)?);
