@@ -19,11 +19,12 @@ pub(crate) static JOB: Job = Job {
         description: "Keeps a JSON Schema (draft 2020-12) for what is at `path`; from then on no \
                       change is accepted that does not pass it. `null` removes it. Refused if \
                       what is there now does not pass. `\"secret\": true` (or `\"writeOnly\": \
-                      true`) in a schema marks a value as secret: it is checked and sealed when it \
-                      is set and shows as a commitment. Marks are read at the top of the schema \
-                      and below `properties` and `additionalProperties`. A place that holds a value \
-                      in clear cannot be marked, because the history has the value: take it out \
-                      with config_delete, mark the place, then set a new secret. Returns the diff.",
+                      true`) in a schema marks a value as secret: it is checked and sealed when \
+                      it is set and shows as a commitment. Marks are read at the top of the \
+                      schema and below `properties` and `additionalProperties`. A place that \
+                      holds a value in clear cannot be marked, because the history has the \
+                      value: take it out with config_delete, mark the place, then set a new \
+                      secret. Returns the diff.",
         params: &[
             Param::must("path", Type::Path, "where, below `app`: app/web"),
             Param::must("schema", Type::Object, "a JSON Schema; null removes the one there is"),

@@ -189,7 +189,8 @@ fn a_manifest_is_read_in_every_spelling() {
         "x",
         "[package]\nname = \"x\"\n[dependencies]\na.workspace = true\n# b = \"1\"\nc = { path = \
          \"y\" }\n[dev-dependencies.d]\nversion = \"1\"\n[target.'cfg(unix)'.dependencies]\ne = \
-         \"1\"\n[target.'cfg(unix)'.dev-dependencies]\nf = \"1\"\n[[test]]\nname = \"all\"\npath = \"tests/all.rs\"\n",
+         \"1\"\n[target.'cfg(unix)'.dev-dependencies]\nf = \
+         \"1\"\n[[test]]\nname = \"all\"\npath = \"tests/all.rs\"\n",
     );
     assert_eq!((read.name.as_str(), read.dependencies.join(" ")), ("x", "a c e".to_owned()));
     assert_eq!(read.dev_dependencies, ["d", "f"]);
