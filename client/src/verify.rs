@@ -488,9 +488,11 @@ mod tests {
         let (folder, first, _) = written();
         fs::copy(first.join("11.4.yaml"), first.join("11.4-copy.yaml")).unwrap();
         let report = verify_folder(folder.path()).unwrap();
-        let of_two = report.problems.iter().map(ToString::to_string).find(|problem| {
-            problem.contains("has the same place in the chain")
-        });
+        let of_two = report
+            .problems
+            .iter()
+            .map(ToString::to_string)
+            .find(|problem| problem.contains("has the same place in the chain"));
         let of_two = of_two.unwrap();
         assert!(of_two.contains("/11.4.yaml") && of_two.contains("/11.4-copy.yaml"), "{of_two}");
     }

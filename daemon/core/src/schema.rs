@@ -237,8 +237,7 @@ fn invalid_schema(at: &Path) -> Violation {
 }
 
 fn compile(at: &Path, schema: &Value) -> Result<jsonschema::Validator, Violation> {
-    jsonschema::validator_for(&relax_secrets(schema))
-        .map_err(|_| invalid_schema(at))
+    jsonschema::validator_for(&relax_secrets(schema)).map_err(|_| invalid_schema(at))
 }
 
 /// Checks one value against one schema. Sealed secrets appear as `{"secret": …}`, so a schema
