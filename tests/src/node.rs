@@ -115,6 +115,22 @@ impl TestNode {
     /// It does not become ready.
     #[track_caller]
     pub fn run(&mut self) {
+        self.spawn();
+        self.wait_until("ready", is_ready);
+    }
+
+    /// Starts the stopped node, which must find damage; returns when it tells so.
+    ///
+    /// # Panics
+    /// It does not.
+    #[track_caller]
+    pub fn run_damaged(&mut self) {
+        self.spawn();
+        self.wait_until("up with its damage", tells_damage);
+    }
+
+    #[track_caller]
+    fn spawn(&mut self) {
         assert!(self.child.is_none(), "the node runs already");
         let log = File::options().create(true).append(true).open(self.log_file());
         let log = log.expect("a log file in the test's folder");
@@ -122,7 +138,6 @@ impl TestNode {
         let mut command = self.run_command();
         let child = command.stdin(Stdio::null()).stdout(log).stderr(errors).spawn();
         self.child = Some(child.expect("tiebeamd can be started"));
-        self.wait_until_ready();
     }
 
     /// `tiebeamd run` on this node's folder, with its options.
@@ -137,18 +152,18 @@ impl TestNode {
     }
 
     #[track_caller]
-    fn wait_until_ready(&mut self) {
+    fn wait_until(&mut self, what: &str, holds: fn(&mut Wire) -> bool) {
         let until = Instant::now() + PATIENCE;
         while Instant::now() < until {
             if let Some(status) = self.ended() {
                 panic!("the node ended: {status:?}\n{}", self.log_tail());
             }
-            if Wire::unix(&self.socket()).is_ok_and(|mut wire| is_ready(&mut wire)) {
+            if Wire::unix(&self.socket()).is_ok_and(|mut wire| holds(&mut wire)) {
                 return;
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        panic!("the node is not ready after {PATIENCE:?}\n{}", self.log_tail());
+        panic!("the node is not {what} after {PATIENCE:?}\n{}", self.log_tail());
     }
 
     /// The exit status if the node has ended by itself: the code, or -1 for a signal.
@@ -363,6 +378,11 @@ fn stop(child: &mut Child) {
 fn is_ready(wire: &mut Wire) -> bool {
     wire.request("GET", "/health/ready", &Login::None, &[], b"")
         .is_ok_and(|reply| reply.status == 200)
+}
+
+fn tells_damage(wire: &mut Wire) -> bool {
+    wire.request("GET", "/health/live", &Login::None, &[], b"")
+        .is_ok_and(|reply| reply.status == 200 && reply.json()["damage"].is_string())
 }
 
 /// A loopback address on which nobody listens, and a new folder.
