@@ -167,8 +167,9 @@ pub(super) fn elsewhere(
     let service = &connection.shared.service;
     match service.place() {
         Place::Here => None,
+        // The service looks for the master itself, and waits a little for one.
+        _ if connection.peer.is_unix() || service.forwards() => None,
         Place::NoMaster => Some(answer::no_master()),
-        Place::Master { .. } if connection.peer.is_unix() || service.forwards() => None,
         Place::Master { address } => {
             let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
             Some(answer::redirect(&format!("{scheme}://{address}{path}")))

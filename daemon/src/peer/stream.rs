@@ -252,8 +252,7 @@ fn ticks() -> Interval {
 
 fn count_silence(silent: &mut u32) -> io::Result<()> {
     *silent += 1;
-    // The first tick comes at once.
-    if *silent > SILENT_MAX + 1 {
+    if *silent > SILENT_MAX {
         return Err(io::Error::new(io::ErrorKind::TimedOut, "nothing came from it"));
     }
     Ok(())

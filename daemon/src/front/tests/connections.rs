@@ -3,6 +3,7 @@
 use super::client::{admin, read_answer, start, start_all};
 use crate::front::connection::Timers;
 use crate::front::tls::ClientCertificates;
+use crate::peer::tests::{Node, Site, until};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +38,37 @@ async fn a_peer_on_the_client_listener_gets_an_alert() {
     let running = start().await;
     let error = running.try_tls_stream("tiebeam-peer/1", None).await.unwrap_err();
     assert!(error.to_string().to_lowercase().contains("protocol"), "{error}");
+}
+
+#[tokio::test]
+async fn peers_come_in_on_the_clients_port_even_if_clients_have_all_places() {
+    let running = start().await;
+    let site = Site::new();
+    let (mut one, two) = (site.seed(1, 1), site.seed(2, 1));
+    one.address = running.address;
+    let known = [one.known(), two.known()];
+    let one = Node::closed(&site, one, &known);
+    running.front.open_to_peers(one.peers.door());
+    let mut client = running.tls_stream("http/1.1", None).await;
+    let mut places = Vec::new();
+    while let Some(place) = running.front.shared.admission.connection() {
+        places.push(place);
+    }
+    let two = Node::start(&site, two, &known).await;
+    until("both streams", || one.peers.is_connected(two.id) && two.peers.is_connected(one.id))
+        .await;
+    // A client that is in is served; another one is turned away at its ClientHello.
+    client.write_all(request(ECHO).as_bytes()).await.unwrap();
+    assert_eq!(read_answer(&mut client).await.status, 200);
+    assert!(running.try_tls_stream("http/1.1", None).await.is_err());
+    drop(places);
+    let mut late = running.tls_stream("h2", None).await;
+    late.write_all(b"x").await.unwrap();
+    // Peers hold no place of clients, and the drain does not wait for them.
+    assert_eq!(running.front.connections_open(), 2);
+    drop((client, late));
+    running.front.drain().await;
+    assert!(two.peers.is_connected(one.id));
 }
 
 const SOON: Duration = Duration::from_millis(50);
