@@ -4,7 +4,8 @@
 //! clients keeps no member out (ruling 41). Whoever is refused gets a TLS alert or a close; the log
 //! gets the reason. The front calls it.
 
-use super::link::{Link, Seat};
+use super::link::Link;
+use super::socket::Socket;
 use super::verify::{Refusal, Verifier};
 use super::wire::{self, Greeting, GreetingError, Purpose};
 use super::{Shared, dial, requests, stream};
@@ -58,7 +59,7 @@ impl std::fmt::Debug for Door {
 
 /// A peer that came in.
 struct Entered {
-    stream: TlsStream<TcpStream>,
+    stream: TlsStream<Socket>,
     link: Arc<Link>,
     purpose: Purpose,
 }
@@ -94,7 +95,7 @@ async fn admit(
         enter(&shared, hello).await
     });
     match entered.await.unwrap_or(Err(EntryError::Slow)) {
-        Ok(entered) => serve(&shared, entered).await,
+        Ok(entered) => serve(shared, entered).await,
         Err(error) => shared.note_refusal(address.ip(), &crate::report::chain(&error)),
     }
 }
@@ -106,6 +107,8 @@ async fn enter(
     let material = shared.tls.current();
     let verifier = Verifier::new(shared, material.clone(), None);
     let config = material.acceptor(verifier.clone()).map_err(EntryError::Config)?;
+    let StartHandshake { accepted, io, .. } = hello;
+    let hello = StartHandshake::from_parts(accepted, Socket::Bound(io));
     let accepted = hello.into_stream(config).await;
     let (mut stream, verified) = match (accepted, verifier.verdict()) {
         (Ok(stream), Some(Ok(verified))) => (stream, verified),
@@ -130,39 +133,44 @@ async fn enter(
     Ok(Entered { stream, link, purpose: theirs.purpose })
 }
 
-async fn serve(shared: &Arc<Shared>, entered: Entered) {
-    let Entered { stream, link, purpose } = entered;
-    let node = link.id.node;
-    let seat: Seat = link.take_seat(purpose);
-    tokio::select! {
-        () = seat.close.cancelled() => {
-            tracing::debug!(node, ?purpose, "a peer's connection is closed");
-        }
-        () = run(shared, &link, purpose, stream) => {}
-    }
-    seat.close.cancel();
-}
-
-async fn run(
-    shared: &Arc<Shared>,
-    link: &Arc<Link>,
-    purpose: Purpose,
-    stream: TlsStream<TcpStream>,
-) {
-    let node = link.id.node;
+/// Serves a peer that came in, until its seat is closed.
+async fn serve(shared: Arc<Shared>, entered: Entered) {
+    let Entered { mut stream, link, purpose } = entered;
+    let seat = link.take_seat(purpose);
     match purpose {
         Purpose::Stream => {
             if !link.outbox.is_open() {
                 link.hurry.notify_one();
             }
-            let ended = stream::receive(shared, link, stream).await;
-            tracing::info!(node, %ended, "a peer's stream ended");
+            if let Err(error) = stream.get_mut().0.unbind() {
+                tracing::warn!(%error, "a peer's stream cannot be moved to its thread");
+                return seat.close.cancel();
+            }
+            let streams = shared.streams.clone();
+            streams.spawn(async move {
+                let ended = tokio::select! {
+                    () = seat.close.cancelled() => None,
+                    ended = read(&shared, &link, stream) => Some(ended),
+                };
+                seat.close.cancel();
+                let why = ended.map(|error| error.to_string());
+                tracing::info!(node = link.id.node, why, "a peer's stream ended");
+            });
         }
         Purpose::Requests => {
-            if let Err(error) = requests::serve(shared, link, stream).await {
-                let error = crate::report::chain(&error);
-                tracing::debug!(node, error, "a peer's connection for requests ended");
-            }
+            let ended = tokio::select! {
+                () = seat.close.cancelled() => Ok(()),
+                ended = requests::serve(&shared, &link, stream) => ended,
+            };
+            seat.close.cancel();
+            tracing::debug!(node = link.id.node, ?ended, "a peer's requests ended");
         }
+    }
+}
+
+async fn read(shared: &Shared, link: &Link, mut stream: TlsStream<Socket>) -> std::io::Error {
+    match stream.get_mut().0.bind() {
+        Ok(()) => stream::receive(shared, link, stream).await,
+        Err(error) => error,
     }
 }

@@ -6,6 +6,7 @@
 //! asks and waits (`requests`). Every node dials both to every other member (`dial`), so a pair has
 //! two streams and each direction has its own order. `door` takes what the front accepted; `link`
 //! is all that is kept of one member; `quiet` keeps a stranger who tries again from filling the log.
+//! Streams run on a thread of their own (`socket`), everything else on the daemon's runtime.
 //!
 //! This module knows who is a member only by its [`Directory`] and what arrived only as bytes: it
 //! reads no State, no file, and never panics on what a peer sends. The daemon starts it once.
@@ -16,6 +17,7 @@ mod link;
 mod outbox;
 mod quiet;
 mod requests;
+mod socket;
 mod stream;
 mod tls;
 mod verify;
@@ -132,7 +134,10 @@ struct Shared {
     directory: Arc<dyn Directory>,
     service: Arc<dyn PeerService>,
     stop: CancellationToken,
+    /// The daemon's runtime: strangers at the door, and requests.
     runtime: Handle,
+    /// The thread of the streams.
+    streams: Handle,
     links: ArcSwap<HashMap<u64, Arc<Link>>>,
     /// Held while `links` is replaced.
     refreshing: Mutex<()>,
@@ -152,19 +157,26 @@ impl std::fmt::Debug for Peers {
 
 impl Peers {
     /// Starts to dial the members of the directory, until `stop`. Must be called inside a tokio
-    /// runtime, on which everything then runs. What dials this node comes through [`Peers::door`].
+    /// runtime, on which requests then run; frames have a thread of their own. What dials this node
+    /// comes through [`Peers::door`].
     pub fn start(
         tls: Arc<PeerTls>,
         directory: Arc<dyn Directory>,
         service: Arc<dyn PeerService>,
         stop: CancellationToken,
     ) -> Arc<Peers> {
+        let runtime = Handle::current();
+        let streams = socket::spawn_thread(stop.clone()).unwrap_or_else(|error| {
+            tracing::warn!(%error, "no thread for peers: their frames share the workers");
+            runtime.clone()
+        });
         let peers = Arc::new(Peers(Arc::new(Shared {
             tls,
             directory,
             service,
             stop,
-            runtime: Handle::current(),
+            runtime,
+            streams,
             links: ArcSwap::from_pointee(HashMap::new()),
             refreshing: Mutex::new(()),
             refusals: Quiet::new(REFUSAL_EVERY),
@@ -276,7 +288,7 @@ impl Shared {
             }
         }
         for link in new {
-            self.runtime.spawn(stream::keep(Arc::clone(self), link));
+            self.streams.spawn(stream::keep(Arc::clone(self), link));
         }
     }
 
