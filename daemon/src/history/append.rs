@@ -61,25 +61,25 @@ impl Entry {
 pub(super) struct Segments {
     pub(super) library: Arc<Library>,
     /// The segment that grows; none until the first append after a full one or a gap.
-    open: Option<(Arc<Segment>, File)>,
+    pub(super) open: Option<(Arc<Segment>, File)>,
     /// The newest record, or State's head if that is further; `None` in an empty folder.
-    head: Option<Head>,
+    pub(super) head: Option<Head>,
     /// Offset in the open segment below which everything is synced.
     durable_to: u64,
-    segment_bytes: u64,
+    pub(super) segment_bytes: u64,
     compressor: zstd::bulk::Compressor<'static>,
 }
 
 impl Segments {
     /// Opens the folder, or makes it. `expected` is State's chain head, if it is to be enforced:
-    /// records beyond it are cut. A segment is full at `segment_bytes`.
+    /// records beyond it are cut, unless `keep_beyond`. A segment is full at `segment_bytes`.
     ///
     /// # Errors
     /// [`HistoryError::Damaged`] for damage that is no torn tail, [`HistoryError::Forked`] if the
     /// record at State's head has another hash, or what the operating system said.
     pub(super) fn open(
         folder: &Path,
-        expected: Option<Head>,
+        (expected, keep_beyond): (Option<Head>, bool),
         segment_bytes: u64,
     ) -> Result<(Segments, Opened), HistoryError> {
         let mut builder = DirBuilder::new();
@@ -97,7 +97,7 @@ impl Segments {
             Segments { library, open: None, head: None, durable_to: 0, segment_bytes, compressor };
         writer.head = writer.newest();
         if let Some(expected) = expected {
-            writer.meet(expected, &mut opened)?;
+            writer.meet(expected, keep_beyond, &mut opened)?;
         }
         writer.reopen()?;
         opened.last = writer.newest().map_or(0, |head| head.index);
@@ -111,11 +111,19 @@ impl Segments {
     }
 
     /// Brings the history to State's head.
-    fn meet(&mut self, expected: Head, opened: &mut Opened) -> Result<(), HistoryError> {
+    fn meet(
+        &mut self,
+        expected: Head,
+        keep_beyond: bool,
+        opened: &mut Opened,
+    ) -> Result<(), HistoryError> {
         let here = self.newest().unwrap_or(Head::EMPTY);
         if here.index >= expected.index {
             if self.library.segment(expected.index).is_some() {
                 self.same(expected.index, &expected.hash)?;
+            }
+            if keep_beyond && here.index > expected.index {
+                return Ok(());
             }
             opened.cut_records = self.cut(expected.index)?;
         } else {
@@ -126,7 +134,7 @@ impl Segments {
     }
 
     /// Checks that a record which is here has this hash.
-    fn same(&self, index: u64, hash: &Hash) -> Result<(), HistoryError> {
+    pub(super) fn same(&self, index: u64, hash: &Hash) -> Result<(), HistoryError> {
         let block = self.library.block(index)?;
         match block.as_ref().and_then(|block| block.kept(index)) {
             Some(kept) if kept.this != *hash => Err(HistoryError::Forked { index }),
@@ -426,7 +434,7 @@ pub(super) fn firsts(folder: &Path) -> Result<Vec<u64>, HistoryError> {
     Ok(firsts)
 }
 
-fn listed(folder: &Path) -> Result<Vec<PathBuf>, HistoryError> {
+pub(super) fn listed(folder: &Path) -> Result<Vec<PathBuf>, HistoryError> {
     let entries = fs::read_dir(folder).map_err(HistoryError::io("list", folder))?;
     let paths = entries.map(|entry| entry.map(|entry| entry.path()));
     paths.collect::<Result<_, _>>().map_err(HistoryError::io("list", folder))

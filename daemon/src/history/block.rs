@@ -37,7 +37,7 @@ const CODEC_ZSTD: u32 = 1;
 const PRUNED: u32 = u32::MAX;
 
 /// Bytes in front of each record inside a block.
-const RECORD_OVERHEAD: usize = 36;
+pub(super) const RECORD_OVERHEAD: usize = 36;
 
 /// What a block says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,6 +94,13 @@ impl Header {
         crc32c::crc32c_append(crc32c::crc32c(&self.write()[8..]), stored)
     }
 
+    /// The header of the same block in another file, everything before which is synced.
+    pub(super) fn moved(&self, offset: u64, stored: &[u8]) -> [u8; HEADER_BYTES] {
+        let mut header = Header { durable_to: offset, ..self.clone() };
+        header.crc = header.sum(stored);
+        header.write()
+    }
+
     /// Whether header and stored bytes are what was written.
     pub(super) fn holds(&self, stored: &[u8]) -> bool {
         stored.len() == self.stored_bytes as usize && self.sum(stored) == self.crc
@@ -132,12 +139,16 @@ pub(super) struct Kept<'a> {
 impl Kept<'_> {
     /// The record as everybody else knows it; `None` if it was pruned.
     pub(super) fn archived(&self) -> Option<Archived> {
-        let link = ChainLink {
+        self.canonical.map(|bytes| Archived { link: self.link(), canonical: Arc::from(bytes) })
+    }
+
+    /// Its place in the chain.
+    pub(super) fn link(&self) -> ChainLink {
+        ChainLink {
             index: self.index,
             previous: chain::to_text(&self.previous),
             this: chain::to_text(&self.this),
-        };
-        self.canonical.map(|bytes| Archived { link, canonical: Arc::from(bytes) })
+        }
     }
 }
 

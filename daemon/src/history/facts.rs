@@ -179,6 +179,17 @@ impl Facts {
         }
     }
 
+    /// What is known of a pruned record: a read, not earlier than this.
+    pub(super) fn pruned(since_us: i64) -> Facts {
+        let kind = Some(Kind::Read);
+        Facts { kind, begun: since_us, ended: since_us, ..Facts::default() }
+    }
+
+    /// Whether this is the record of a read: one of those that are pruned.
+    pub fn is_read(&self) -> bool {
+        self.kind == Some(Kind::Read) && self.job().is_some()
+    }
+
     /// The job that this is the record of, or adds to.
     pub fn about(&self) -> Option<JobId> {
         match self.subject {

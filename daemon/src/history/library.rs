@@ -10,7 +10,7 @@ use super::block::Block;
 use super::segment::Segment;
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 use tiebeam_proto::record::Archived;
 
 /// Bytes of decompressed blocks that are kept: an idle daemon is to stay small.
@@ -23,12 +23,31 @@ pub(super) struct Library {
     segments: RwLock<Vec<Arc<Segment>>>,
     /// Most recently used first.
     cache: Mutex<VecDeque<Arc<Block>>>,
+    /// Held while files of sealed segments are read, and to put others in their place.
+    files: RwLock<()>,
 }
 
 impl Library {
     /// The segments, oldest first.
     pub(super) fn new(folder: PathBuf, segments: Vec<Arc<Segment>>) -> Library {
-        Library { folder, segments: RwLock::new(segments), cache: Mutex::default() }
+        let (segments, cache) = (RwLock::new(segments), Mutex::default());
+        Library { folder, segments, cache, files: RwLock::new(()) }
+    }
+
+    /// While it is held, no sealed segment changes its files: to be taken before the list of
+    /// segments is looked at, and not twice by one thread.
+    pub(super) fn reading(&self) -> RwLockReadGuard<'_, ()> {
+        self.files.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The right to change files of sealed segments, if nobody reads just now. Nobody ever waits
+    /// in line for it: readers would have to wait behind.
+    pub(super) fn try_changing(&self) -> Option<RwLockWriteGuard<'_, ()>> {
+        match self.files.try_write() {
+            Ok(guard) => Some(guard),
+            Err(TryLockError::Poisoned(guard)) => Some(guard.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     /// The segments as they are now, oldest first.
@@ -56,6 +75,7 @@ impl Library {
         if let Some(block) = self.cached(index) {
             return Ok(Some(block));
         }
+        let _reading = self.reading();
         let Some(segment) = self.segment(index) else {
             return Ok(None);
         };

@@ -17,11 +17,15 @@
 //!
 //! **Extents.** A segment is named by its first record, and each block says what its records
 //! follow, so a history may have gaps: a node that was given a snapshot appends behind State's
-//! head while older records are still missing. [`History::gaps`] names them. Filling them from a
-//! peer comes with the cluster; the files need no other form for it.
+//! head while older records are still missing. [`History::gaps`] names them. They are filled from a
+//! peer with [`HistoryHandle::fill`], newest first, each parcel verified against the hash that
+//! follows it, and become segments like all others.
 //!
 //! **The floor** is State's: from the moment a cut is applied, readers see nothing below it. The
 //! files go later, when a snapshot that holds the floor is durable, in whole sealed segments.
+//!
+//! **Records of reads** are pruned below another index of State: hidden at once, taken out of
+//! sealed segments later ([`prune`]). What is left of each is its hash.
 //!
 //! Caveats. Rot in the last group that was written, together with a power cut, looks like a torn
 //! tail and is cut; the replay delivers it again. A search passes over a bounded number of records
@@ -34,11 +38,15 @@
 
 mod append;
 mod block;
+pub mod export;
 mod facts;
+mod fill;
+mod gap;
 mod hot;
 mod index;
 mod library;
 mod outline;
+mod prune;
 mod query;
 mod queue;
 mod recover;
@@ -48,6 +56,7 @@ mod sealed;
 mod search;
 mod segment;
 mod thread;
+mod transfer;
 mod verify;
 
 #[cfg(test)]
@@ -57,10 +66,12 @@ mod tests;
 
 pub use append::Opened;
 pub use facts::{Facts, JobId, Subject};
+pub use fill::{Filled, Misfit};
 pub use index::{Batch, HotIndex, IndexError, Row, SledIndex};
-pub use query::{History, Revisions};
+pub use query::{History, Linked, Revisions};
 pub use search::{Filter, PAGE_RECORDS_MAX, Page, Request};
 pub use thread::{HistoryHandle, HistoryThread, Metrics, Start};
+pub use transfer::{PARCEL_BYTES, Parcel, ParcelError};
 pub use verify::{Problem, Report, verify_segments};
 
 use std::path::{Path, PathBuf};
@@ -118,6 +129,9 @@ pub enum HistoryError {
         /// The record.
         index: u64,
     },
+    /// What a peer sent for a gap is not what belongs there.
+    #[error("a parcel of records does not fit")]
+    Misfit(#[source] Misfit),
     /// The hot index failed.
     #[error("the hot index failed")]
     Index(#[source] IndexError),

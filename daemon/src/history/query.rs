@@ -8,25 +8,32 @@
 
 use super::HistoryError;
 use super::facts::{Facts, JobId};
+use super::fill::Filler;
 use super::hot::Hot;
 use super::index::{
     HotIndex, IndexError, Shared as SharedRow, addendum_key, last_number, mark_key, revision_of,
     shared_row,
 };
 use super::library::Library;
-use super::queue::Queue;
+use super::prune::Reads;
+use super::queue::{Pending, Queue};
 use super::sealed::Section;
+use super::segment::Segment;
 use super::thread::Metrics;
-use super::verify::{Report, verify_segments};
+use super::verify::{Report, verify_while};
 use serde::Deserialize;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
-use tiebeam_proto::record::Archived;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use tiebeam_proto::chain::Head;
+use tiebeam_proto::record::{Archived, ChainLink};
 use tiebeam_proto::time::Time;
 
 /// Bytes that one call of [`History::range`] gives at most, but for a single larger record.
 const RANGE_BYTES_MAX: usize = 1 << 20;
+
+/// What a record counts in [`History::links`] beside its own bytes.
+const LINK_BYTES: usize = 100;
 
 /// Records that one page of [`History::revisions`] looks at: each costs a block.
 const REVISIONS_LOOKED_AT_MAX: usize = 2_000;
@@ -39,6 +46,30 @@ pub(super) struct Shared {
     pub(super) metrics: Metrics,
     /// State's floor: readers see nothing below it, whether it was removed yet or not.
     pub(super) floor: AtomicU64,
+    /// Which records of reads are pruned, and how far that may go on disk.
+    pub(super) reads: Reads,
+    /// The head that State jumped to last; what lies below it may be missing.
+    pub(super) skipped: Mutex<Option<Head>>,
+    /// What was collected for a gap.
+    pub(super) filler: Mutex<Filler>,
+}
+
+/// A record, or what is left of a pruned one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Linked {
+    /// Its place in the chain.
+    pub link: ChainLink,
+    /// Its canonical JSON; `None` if it was pruned.
+    pub canonical: Option<Arc<[u8]>>,
+    /// Of a pruned one: a time that it did not end before; microseconds since 1970.
+    pub since_us: i64,
+}
+
+impl Linked {
+    /// The facts of the record, as far as they are known.
+    pub fn facts(&self) -> Facts {
+        self.canonical.as_ref().map_or_else(|| Facts::pruned(self.since_us), |c| Facts::of(c))
+    }
 }
 
 /// Reads the history; cheap to clone.
@@ -89,10 +120,11 @@ impl History {
         if index < self.shared.floor() {
             return Ok(None);
         }
-        match self.shared.queue.record(index) {
-            Some(pending) => Ok(Some(pending.record)),
-            None => self.shared.library.record(index),
-        }
+        let record = match self.shared.queue.record(index) {
+            Some(pending) => Some(pending.record),
+            None => self.shared.library.record(index)?,
+        };
+        Ok(record.filter(|record| !self.shared.reads.hide(record)))
     }
 
     /// The record of a job; `None` if the job is not archived, or there is none with this id.
@@ -104,7 +136,7 @@ impl History {
             return Ok(None);
         };
         if let Some(record) = self.shared.queue.job(id) {
-            return Ok(Some(record));
+            return Ok(Some(record).filter(|record| !self.shared.reads.hide(record)));
         }
         match self.job_index(id)? {
             Some(index) => self.record(index),
@@ -118,6 +150,7 @@ impl History {
         if let Some(index) = row.and_then(|row| shared_row(&row).get(&place.low).copied()) {
             return Ok(Some(index));
         }
+        let _reading = self.shared.library.reading();
         for segment in self.shared.segments().iter().rev() {
             if let Some(sealed) = segment.index()?
                 && let Some(index) = sealed.of_job(Section::Jobs, id)?.pop()
@@ -139,12 +172,7 @@ impl History {
         let pending = self.shared.queue.addenda(id);
         let keys = (addendum_key(id, 0), addendum_key(id, u64::MAX));
         let rows = self.on_index(|index| index.scan(&keys.0, &keys.1, false, 1000))?;
-        let mut found = Vec::new();
-        for segment in self.shared.segments() {
-            if let Some(sealed) = segment.index()? {
-                found.extend(sealed.of_job(Section::Addenda, id)?);
-            }
-        }
+        let mut found = self.sealed_addenda(id)?;
         for (key, _) in &rows {
             found.push(last_number(key).map_err(HistoryError::Index)?);
         }
@@ -157,6 +185,17 @@ impl History {
         }
         records.extend(pending);
         Ok(records)
+    }
+
+    fn sealed_addenda(&self, id: JobId) -> Result<Vec<u64>, HistoryError> {
+        let _reading = self.shared.library.reading();
+        let mut found = Vec::new();
+        for segment in self.shared.segments() {
+            if let Some(sealed) = segment.index()? {
+                found.extend(sealed.of_job(Section::Addenda, id)?);
+            }
+        }
+        Ok(found)
     }
 
     /// The record of the job that made a revision; `None` if it is not archived yet, or is not
@@ -184,6 +223,7 @@ impl History {
                 best = best.max(Some((made, *index)));
             }
         }
+        let _reading = self.shared.library.reading();
         for segment in self.shared.segments().iter().rev() {
             let worth =
                 |low: u64, high: u64| low <= revision && best.is_none_or(|(made, _)| high > made);
@@ -255,6 +295,40 @@ impl History {
         Ok(records)
     }
 
+    /// The links of all records from `from` to `to`, oldest first, pruned ones included, about a
+    /// MiB of records at a time. Records that are only hidden come whole.
+    ///
+    /// # Errors
+    /// Damage, or what the operating system said.
+    pub fn links(&self, from: u64, to: u64) -> Result<Vec<Linked>, HistoryError> {
+        let (mut links, mut bytes) = (Vec::new(), 0);
+        let to = to.min(self.shared.newest().unwrap_or(0));
+        let mut index = self.skip_gap(from.max(self.shared.floor()));
+        while index <= to && bytes < RANGE_BYTES_MAX {
+            if let Some(linked) = self.linked(index)? {
+                bytes += LINK_BYTES + linked.canonical.as_ref().map_or(0, |bytes| bytes.len());
+                links.push(linked);
+            }
+            index = self.skip_gap(index + 1);
+        }
+        Ok(links)
+    }
+
+    fn linked(&self, index: u64) -> Result<Option<Linked>, HistoryError> {
+        let since = |segment: Arc<Segment>| segment.sealed().map(|sealed| sealed.footer.times.0);
+        let since_us = || self.shared.library.segment(index).and_then(since).unwrap_or(0);
+        if let Some(Pending { record, .. }) = self.shared.queue.record(index) {
+            let (link, canonical) = (record.link, Some(record.canonical));
+            return Ok(Some(Linked { link, canonical, since_us: 0 }));
+        }
+        let block = self.shared.library.block(index)?;
+        Ok(block.as_ref().and_then(|block| block.kept(index)).map(|kept| Linked {
+            link: kept.link(),
+            canonical: kept.canonical.map(Arc::from),
+            since_us: if kept.canonical.is_none() { since_us() } else { 0 },
+        }))
+    }
+
     /// This index, or the next one that a segment or the memory may have.
     fn skip_gap(&self, index: u64) -> u64 {
         let inside = self.shared.library.segment(index).is_some_and(|s| index <= s.last());
@@ -286,15 +360,7 @@ impl History {
 
     /// Which records between `floor` and the newest are not here, as ranges from and to.
     pub fn gaps(&self, floor: u64) -> Vec<(u64, u64)> {
-        let mut gaps = Vec::new();
-        let mut next = floor;
-        for segment in self.shared.segments() {
-            if segment.first > next {
-                gaps.push((next, segment.first - 1));
-            }
-            next = next.max(segment.last() + 1);
-        }
-        gaps
+        self.shared.gaps(floor)
     }
 
     /// A watermark that [`super::HistoryHandle::keep_mark`] kept.
@@ -312,7 +378,8 @@ impl History {
     /// What the operating system said; damage is in the report.
     pub fn verify(&self) -> Result<Report, HistoryError> {
         let upto = self.shared.metrics.written.load(Ordering::Relaxed);
-        verify_segments(&self.shared.library.folder, Some(upto))
+        let library = &self.shared.library;
+        verify_while(&library.folder, Some(upto), || library.reading())
     }
 }
 

@@ -9,6 +9,7 @@ use super::facts::{Facts, JobId, Subject};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use tiebeam_proto::chain::Head;
 use tiebeam_proto::record::Archived;
 
 /// Records that may wait: half a second's worth at 20,000 a second.
@@ -30,6 +31,8 @@ pub(super) enum Wish {
     SyncTo(u64, Synced),
     /// Keep a watermark.
     Mark(String, u64),
+    /// Go on behind this head, and answer when that is so.
+    SkipTo(Head, Synced),
     /// Remove whole segments below this record.
     DropBelow(u64),
     /// The sealing thread has ended.

@@ -44,7 +44,9 @@ impl Segments {
         let Some(dropped) = segments.get(..count).filter(|dropped| !dropped.is_empty()) else {
             return Ok(0);
         };
-        self.library.update(|list| drop(list.drain(..count)), true);
+        // By name: a filled gap may put a segment before them meanwhile.
+        let goes = |own: &Arc<Segment>| dropped.iter().any(|other| Arc::ptr_eq(other, own));
+        self.library.update(|list| list.retain(|own| !goes(own)), true);
         for segment in dropped {
             remove(&index_path(&self.library.folder, segment.first))?;
             remove(&segment.path)?;

@@ -31,11 +31,7 @@ pub(super) fn build(
     let folder = segment.path.parent().unwrap_or(Path::new("."));
     let path = index_path(folder, segment.first);
     let draft = path.with_extension(format!("{:?}.tmp", std::thread::current().id()));
-    let result = write(segment, places, &draft, stop);
-    if let Err(error) = result {
-        let _ = fs::remove_file(&draft);
-        return Err(error);
-    }
+    write(segment, places, &draft, 0, stop)?;
     fs::rename(&draft, &path).map_err(HistoryError::io("rename", &draft))?;
     sync_folder(folder)?;
     let bytes = segment.extent().bytes;
@@ -49,10 +45,28 @@ pub(super) fn sync_folder(folder: &Path) -> Result<(), HistoryError> {
     opened.sync_all().map_err(HistoryError::io("sync", folder))
 }
 
-fn write(
+/// Writes the index of a segment to a file, whole and durable, or leaves none. A pruned record
+/// that no other one stands before ended `since_us`, as far as is known.
+pub(super) fn write(
     segment: &Segment,
     places: &[Place],
     draft: &Path,
+    since_us: i64,
+    stop: &AtomicBool,
+) -> Result<(), HistoryError> {
+    let result = write_draft(segment, places, draft, since_us, stop);
+    if result.is_err() {
+        // The error that counts is the first one; a draft that stays goes at the next start.
+        let _ = fs::remove_file(draft);
+    }
+    result
+}
+
+fn write_draft(
+    segment: &Segment,
+    places: &[Place],
+    draft: &Path,
+    since_us: i64,
     stop: &AtomicBool,
 ) -> Result<(), HistoryError> {
     let file = OpenOptions::new()
@@ -63,7 +77,7 @@ fn write(
         .open(draft)
         .map_err(HistoryError::io("create", draft))?;
     let mut out = Draft { out: BufWriter::new(file), at: 0, span: Span::default() };
-    let mut tables = Tables::default();
+    let mut tables = Tables { newest_us: since_us, ..Tables::default() };
     collect(segment, places, stop, &mut tables, &mut |outline| out.put(outline))?;
     let put =
         |out: &mut Draft, bytes: &[u8]| out.put(bytes).map_err(HistoryError::io("write", draft));
@@ -112,6 +126,9 @@ struct Tables {
     addenda: Vec<(u32, u64, u64)>,
     revisions: Vec<(u64, u64)>,
     times: Option<(i64, i64)>,
+    reads: u64,
+    /// When the newest record ended that was looked at.
+    newest_us: i64,
 }
 
 fn collect(
@@ -130,9 +147,7 @@ fn collect(
             return Err(HistoryError::io("index", &segment.path)(source));
         }
         let block = segment.block(&file, *place)?;
-        run.extend(
-            block.records().map(|kept| kept.canonical.map_or_else(Facts::default, Facts::of)),
-        );
+        run.extend(block.records().map(|kept| tables.facts_of(kept.canonical)));
         if run.len() >= RUN_RECORDS || at + 1 == places.len() {
             let outline = tables.take(first, &run);
             put(&outline).map_err(HistoryError::io("write", &segment.path))?;
@@ -144,6 +159,16 @@ fn collect(
 }
 
 impl Tables {
+    /// The facts of a record; a pruned one is given the time of the one before it.
+    fn facts_of(&mut self, canonical: Option<&[u8]>) -> Facts {
+        let facts = canonical.map_or_else(|| Facts::pruned(self.newest_us), Facts::of);
+        if facts.ended > 0 {
+            self.newest_us = facts.ended;
+        }
+        self.reads += u64::from(facts.is_read());
+        facts
+    }
+
     /// Adds a run and gives its outline.
     fn take(&mut self, first: u64, run: &[Facts]) -> Vec<u8> {
         for (index, facts) in (first..).zip(run) {
@@ -207,6 +232,7 @@ impl Tables {
             segment_bytes: extent.bytes,
             times: self.times.unwrap_or_default(),
             revisions: first.zip(last).map_or((u64::MAX, 0), |(low, high)| (low.0, high.0)),
+            reads: Some(self.reads),
             sequences: (numbers().min().unwrap_or(u64::MAX), numbers().max().unwrap_or(0)),
             previous: extent.previous,
             head: extent.head,

@@ -81,6 +81,8 @@ pub(super) struct Footer {
     pub(super) revisions: (u64, u64),
     /// Lowest and highest sequence of a job or addendum.
     pub(super) sequences: (u64, u64),
+    /// Records of reads that are not pruned; `None` if they were not counted.
+    pub(super) reads: Option<u64>,
     pub(super) previous: Hash,
     pub(super) head: Hash,
     pub(super) spans: [Span; SECTIONS],
@@ -99,7 +101,7 @@ impl Footer {
             self.revisions.1,
             self.sequences.0,
             self.sequences.1,
-            0,
+            self.reads.map_or(0, |reads| reads + 1),
         ];
         numbers.iter().for_each(|number| bytes.extend_from_slice(&number.to_be_bytes()));
         bytes.extend_from_slice(&self.previous);
@@ -128,6 +130,7 @@ impl Footer {
             times: (long(24) as i64, long(32) as i64),
             revisions: (long(40), long(48)),
             sequences: (long(56), long(64)),
+            reads: long(72).checked_sub(1),
             previous: std::array::from_fn(|i| bytes[80 + i]),
             head: std::array::from_fn(|i| bytes[112 + i]),
             spans: std::array::from_fn(|nth| {

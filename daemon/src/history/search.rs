@@ -197,6 +197,8 @@ struct Walk<'a> {
     budget: usize,
     /// Below it nothing is looked at.
     floor: u64,
+    /// Below it no read is looked at.
+    reads_below: u64,
     /// The next record to look at.
     next: u64,
     found: Vec<Value>,
@@ -228,6 +230,7 @@ impl History {
             limit: limit.clamp(1, PAGE_RECORDS_MAX),
             budget: BUDGET,
             floor: self.shared.floor(),
+            reads_below: self.shared.reads.below(),
             next: cursor.map_or(Ok(u64::MAX), read_cursor)?,
             found: Vec::new(),
         };
@@ -269,6 +272,7 @@ impl History {
                 return Ok(ControlFlow::Break(()));
             }
         }
+        let _reading = self.shared.library.reading();
         let segments = self.shared.segments();
         for segment in segments.iter().rev() {
             if segment.first > walk.next {
@@ -379,7 +383,8 @@ impl Walk<'_> {
             self.next = 0;
             return ControlFlow::Break(());
         }
-        if self.filter.admits(facts, self.visible_to) {
+        let pruned = index < self.reads_below && facts.is_read();
+        if !pruned && self.filter.admits(facts, self.visible_to) {
             if self.found.len() >= self.limit {
                 self.next = index;
                 return ControlFlow::Break(());

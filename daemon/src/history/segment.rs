@@ -21,7 +21,7 @@ pub(super) struct Place {
 }
 
 /// What changes about a segment while it grows.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Extent {
     /// The hash that the first record follows.
     pub(super) previous: Hash,
@@ -58,7 +58,12 @@ pub(super) fn index_path(folder: &Path, first: u64) -> PathBuf {
 
 impl Segment {
     pub(super) fn new(folder: &Path, first: u64, extent: Extent) -> Segment {
-        Segment { first, path: segment_path(folder, first), extent: RwLock::new(extent) }
+        Segment::at(segment_path(folder, first), first, extent)
+    }
+
+    /// A segment in a file of another name: one that is being made.
+    pub(super) fn at(path: PathBuf, first: u64, extent: Extent) -> Segment {
+        Segment { first, path, extent: RwLock::new(extent) }
     }
 
     /// A look at what changes; held for a few instructions only.

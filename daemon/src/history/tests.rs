@@ -1,5 +1,7 @@
 //! Tests of the history as a whole: what a crash, a flipped bit or a lost folder leaves.
 
+mod gaps;
+mod prune;
 mod retain;
 mod search;
 mod speed;
@@ -205,7 +207,7 @@ fn blocks_that_were_never_synced_may_be_lost_in_any_order() {
     let (folder, _) = written(0);
     let mut maker = Maker::new();
     let (mut segments, _) =
-        append::Segments::open(&folder.path().join("history"), None, 1 << 20).unwrap();
+        append::Segments::open(&folder.path().join("history"), (None, false), 1 << 20).unwrap();
     let mut places = Vec::new();
     for synced in [true, false, false, false] {
         let entries: Vec<_> =

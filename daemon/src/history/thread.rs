@@ -7,14 +7,17 @@
 //! cannot write ends it: from then on everything that would need it is refused, with the reason.
 
 use super::append::{Entry, Opened, Segments};
+use super::fill::Filler;
 use super::hot::{self, Hot};
 use super::index::{Batch, IndexError, discard, mark_key};
+use super::prune::{self, Reads};
 use super::query::{History, Shared};
 use super::queue::{Queue, Synced, Taken, Wish};
+use super::segment::Segment;
 use super::{HistoryError, SEGMENT_BYTES, chain_of};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, PoisonError, RwLock, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tiebeam_proto::chain::Head;
@@ -39,6 +42,8 @@ pub struct Start {
     /// State's chain head, if records beyond it are to be cut and missing ones to be known; else
     /// whatever is here stays, and replayed records are compared with it.
     pub expected: Option<Head>,
+    /// Records beyond `expected` stay, and are compared with what is replayed.
+    pub keep_beyond: bool,
     /// Bytes at which a segment is full.
     pub segment_bytes: u64,
 }
@@ -50,8 +55,15 @@ impl Start {
             folder: data_folder.join("history"),
             index_folder: data_folder.join("index"),
             expected,
+            keep_beyond: false,
             segment_bytes: SEGMENT_BYTES,
         }
+    }
+
+    /// The history of a node that recovers from a snapshot with this chain head. What is missing
+    /// below the head is a gap, for the snapshot may be a peer's; what lies beyond it stays.
+    pub fn behind(data_folder: &std::path::Path, head: Head) -> Start {
+        Start { keep_beyond: true, ..Start::at(data_folder, Some(head)) }
     }
 }
 
@@ -76,6 +88,10 @@ pub struct Metrics {
     pub syncs: AtomicU64,
     /// Segments sealed.
     pub sealed: AtomicU64,
+    /// Segments out of which records of reads were taken.
+    pub pruned: AtomicU64,
+    /// Records that came from a peer into a gap.
+    pub filled: AtomicU64,
     /// Segments removed because they lay below the floor.
     pub dropped: AtomicU64,
     /// Times that the hot index was made again.
@@ -96,7 +112,7 @@ pub struct HistoryThread {
 /// Hands records to the history thread.
 #[derive(Clone)]
 pub struct HistoryHandle {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 impl HistoryThread {
@@ -106,18 +122,26 @@ impl HistoryThread {
     /// [`HistoryError::Damaged`] for damage that is no torn tail, [`HistoryError::Forked`] if
     /// State's head is not in this history, or what the operating system said.
     pub fn spawn(start: &Start) -> Result<HistoryThread, HistoryError> {
-        let (segments, mut opened) =
-            Segments::open(&start.folder, start.expected, start.segment_bytes)?;
+        let (segments, mut opened) = Segments::open(
+            &start.folder,
+            (start.expected, start.keep_beyond),
+            start.segment_bytes,
+        )?;
         let hot = hot::open(&start.index_folder, &segments)?;
         opened.index_rebuilt = hot.rebuilt.clone();
+        let skipped = segments.head.filter(|_| opened.missing.is_some());
         let shared = Arc::new(Shared {
+            filler: Mutex::new(Filler::open(&segments.library, start.segment_bytes)?),
+            skipped: Mutex::new(skipped),
             library: Arc::clone(&segments.library),
             hot: RwLock::new(Some(hot)),
             queue: Queue::default(),
             metrics: Metrics::default(),
             floor: AtomicU64::new(0),
+            reads: Reads::default(),
         });
-        shared.metrics.written.store(opened.last, Relaxed);
+        let end = skipped.map_or(opened.last, |head| head.index);
+        shared.metrics.written.store(end, Relaxed);
         let writer = Writer {
             shared: Arc::clone(&shared),
             segments,
@@ -125,6 +149,7 @@ impl HistoryThread {
             waiters: Vec::new(),
             sealing: None,
             sealing_failed: false,
+            pruned_below: 0,
             stop_sealing: Arc::new(AtomicBool::new(false)),
             synced: Instant::now(),
             index_synced: Instant::now(),
@@ -178,6 +203,25 @@ impl HistoryHandle {
         answered.recv().unwrap_or_else(|_| ended())
     }
 
+    /// State has jumped to a snapshot with this chain head: what is not here up to it is missing
+    /// from now on, and the next record is the one behind it. Waits until everything that was
+    /// handed over is durable. To be called when the snapshot is durable, by whoever archives: the
+    /// snapshot is what tells of the gap after a restart, see [`Start::behind`].
+    ///
+    /// # Errors
+    /// [`HistoryError::Forked`] if the record at the head is here with another hash, or
+    /// [`HistoryError::Stopped`].
+    pub fn skip_to(&self, head: Head) -> Result<(), HistoryError> {
+        self.sync_to(self.shared.newest().unwrap_or(0))?;
+        let (answer, answered) = mpsc::sync_channel(1);
+        let then: Synced = Box::new(move |result| drop(answer.send(result)));
+        if let Err((_, error)) = self.shared.queue.wish(Wish::SkipTo(head, then)) {
+            return Err(error);
+        }
+        let ended = || Err(HistoryError::Stopped(Arc::from("the history thread ended")));
+        answered.recv().unwrap_or_else(|_| ended()).map(drop)
+    }
+
     /// Calls `then`, on the history thread, when everything up to this record is durable.
     pub fn on_synced(&self, index: u64, then: Synced) {
         if let Err((Wish::SyncTo(_, then), error)) =
@@ -218,6 +262,13 @@ impl HistoryHandle {
     }
 }
 
+/// What the other thread does with a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Work {
+    Seal,
+    Prune,
+}
+
 /// Who waits until this record is durable.
 type Waiter = (u64, Synced);
 
@@ -226,9 +277,12 @@ struct Writer {
     segments: Segments,
     index_folder: PathBuf,
     waiters: Vec<Waiter>,
-    sealing: Option<JoinHandle<Result<(), HistoryError>>>,
+    /// The thread that seals or prunes a segment: one at a time.
+    sealing: Option<JoinHandle<(Work, Result<(), HistoryError>)>>,
     /// A segment could not be sealed; it is tried again at the next full one.
     sealing_failed: bool,
+    /// Reads below this record are out of all sealed segments, or could not be taken out.
+    pruned_below: u64,
     stop_sealing: Arc<AtomicBool>,
     synced: Instant,
     index_synced: Instant,
@@ -253,7 +307,7 @@ impl Writer {
                 Arc::from(text)
             }
         };
-        self.waiters.extend(sorted(self.shared.queue.fail(Arc::clone(&reason))).0);
+        self.waiters.extend(sorted(self.shared.queue.fail(Arc::clone(&reason))).waiters());
         for (_, then) in self.waiters.drain(..) {
             then(Err(HistoryError::Stopped(Arc::clone(&reason))));
         }
@@ -296,15 +350,13 @@ impl Writer {
 
     fn write(&mut self, taken: Taken) -> Result<(), HistoryError> {
         // Wishes first: if a record ends us, those who wait are told.
-        let drop_below = |wish: &Wish| match wish {
-            Wish::DropBelow(index) => Some(*index),
-            Wish::SyncTo(..) | Wish::Mark(..) | Wish::Look => None,
-        };
-        let wished = taken.wishes.iter().filter_map(drop_below).max().unwrap_or(0);
-        self.drop_below = self.drop_below.max(wished);
-        let (waiters, marks) = sorted(taken.wishes);
-        self.waiters.extend(waiters);
-        self.mark(marks)?;
+        let wishes = sorted(taken.wishes);
+        self.drop_below = self.drop_below.max(wishes.drop_below);
+        self.waiters.extend(wishes.waiters);
+        self.mark(wishes.marks)?;
+        for (head, then) in wishes.skips {
+            then(self.skip_to(head)?);
+        }
         if let Some(last) = taken.records.last().map(|pending| pending.record.link.index) {
             let entries = taken.records.iter().map(|pending| Entry::of(&pending.record));
             let entries = self.segments.unwritten(entries.collect::<Result<_, _>>()?)?;
@@ -318,6 +370,21 @@ impl Writer {
             self.shared.queue.written(last);
         }
         Ok(())
+    }
+
+    /// Goes on behind this head. The outer error ends the thread, the inner one is the caller's.
+    fn skip_to(&mut self, head: Head) -> Result<Result<u64, HistoryError>, HistoryError> {
+        self.sync()?;
+        let skipped = match self.segments.skip_to(head) {
+            Ok(skipped) => skipped,
+            Err(error) => return Ok(Err(error)),
+        };
+        if skipped {
+            *self.shared.skipped.lock().unwrap_or_else(PoisonError::into_inner) = Some(head);
+            self.shared.metrics.written.store(head.index, Relaxed);
+            self.shared.metrics.durable.store(head.index, Relaxed);
+        }
+        Ok(Ok(head.index))
     }
 
     fn append(
@@ -389,33 +456,67 @@ impl Writer {
         Ok(())
     }
 
-    /// Starts the sealing of a full segment, and looks after one that runs.
+    /// Starts the sealing of a full segment, or else the pruning of a sealed one, and looks after
+    /// what runs.
     fn seal(&mut self) {
         if let Some(sealing) = self.sealing.take_if(|sealing| sealing.is_finished()) {
-            match sealing.join() {
-                Ok(Ok(())) => drop(self.shared.metrics.sealed.fetch_add(1, Relaxed)),
-                Ok(Err(error)) => {
-                    tracing::error!(reason = %chain_of(&error), "a segment cannot be sealed");
-                    self.sealing_failed = true;
-                }
-                Err(_) => self.sealing_failed = true,
-            }
+            self.end_sealing(sealing.join());
         }
-        if self.sealing.is_some() || self.sealing_failed {
+        if self.sealing.is_some() {
             return;
         }
-        let Some(segment) = self.segments.unsealed() else {
+        let unsealed = self.segments.unsealed().filter(|_| !self.sealing_failed);
+        let below = self.shared.reads.removable_below();
+        let prunable = if unsealed.is_none() { self.prunable(below) } else { None };
+        let work = if unsealed.is_some() { Work::Seal } else { Work::Prune };
+        let Some(segment) = unsealed.or(prunable) else {
             return;
         };
         let (shared, stop) = (Arc::clone(&self.shared), Arc::clone(&self.stop_sealing));
         let thread = std::thread::Builder::new().name("history-seal".to_owned());
         let started = thread.spawn(move || {
-            let result = hot::seal_until(&segment, &stop);
+            let result = match work {
+                Work::Seal => hot::seal_until(&segment, &stop),
+                Work::Prune => prune::prune(&shared.library, &segment, &stop),
+            };
             // The writer may have ended; then there is nobody to look.
             let _ = shared.queue.wish(Wish::Look);
-            result
+            (work, result)
         });
         self.sealing = started.ok();
+    }
+
+    fn end_sealing(&mut self, ended: std::thread::Result<(Work, Result<(), HistoryError>)>) {
+        let metrics = &self.shared.metrics;
+        match ended {
+            Ok((Work::Seal, Ok(()))) => {
+                metrics.sealed.fetch_add(1, Relaxed);
+                self.pruned_below = 0;
+            }
+            Ok((Work::Prune, Ok(()))) => drop(metrics.pruned.fetch_add(1, Relaxed)),
+            Ok((Work::Seal, Err(error))) => {
+                tracing::error!(reason = %chain_of(&error), "a segment cannot be sealed");
+                self.sealing_failed = true;
+            }
+            Ok((Work::Prune, Err(error))) => {
+                tracing::warn!(reason = %chain_of(&error), "a segment keeps its reads for now");
+                self.pruned_below = self.shared.reads.removable_below();
+            }
+            Err(_) => (self.sealing_failed, self.pruned_below) = (true, u64::MAX),
+        }
+    }
+
+    /// The oldest sealed segment that lies below `below` and holds records of reads.
+    fn prunable(&mut self, below: u64) -> Option<Arc<Segment>> {
+        if below <= self.pruned_below {
+            return None;
+        }
+        let segments = self.shared.segments();
+        let found = segments.into_iter().find(|segment| prune::is_due(segment, below));
+        if found.is_none() {
+            self.pruned_below = below;
+        }
+        found
     }
 
     /// Removes segments below the floor. One that is not sealed yet goes after it is.
@@ -450,17 +551,35 @@ impl Writer {
     }
 }
 
-/// Parts wishes into those who wait for a sync, and watermarks.
-fn sorted(wishes: Vec<Wish>) -> (Vec<Waiter>, Vec<(String, u64)>) {
-    let (mut waiters, mut marks) = (Vec::new(), Vec::new());
+/// Wishes by what they are for.
+#[derive(Default)]
+struct Wishes {
+    waiters: Vec<Waiter>,
+    marks: Vec<(String, u64)>,
+    skips: Vec<(Head, Synced)>,
+    drop_below: u64,
+}
+
+impl Wishes {
+    /// Everybody who waits for an answer.
+    fn waiters(self) -> impl Iterator<Item = Waiter> {
+        let skips = self.skips.into_iter().map(|(head, then)| (head.index, then));
+        self.waiters.into_iter().chain(skips)
+    }
+}
+
+fn sorted(wishes: Vec<Wish>) -> Wishes {
+    let mut sorted = Wishes::default();
     for wish in wishes {
         match wish {
-            Wish::SyncTo(index, then) => waiters.push((index, then)),
-            Wish::Mark(name, value) => marks.push((name, value)),
-            Wish::DropBelow(_) | Wish::Look => {}
+            Wish::SyncTo(index, then) => sorted.waiters.push((index, then)),
+            Wish::SkipTo(head, then) => sorted.skips.push((head, then)),
+            Wish::Mark(name, value) => sorted.marks.push((name, value)),
+            Wish::DropBelow(index) => sorted.drop_below = sorted.drop_below.max(index),
+            Wish::Look => {}
         }
     }
-    (waiters, marks)
+    sorted
 }
 
 impl Shared {

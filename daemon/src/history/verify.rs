@@ -34,6 +34,8 @@ pub struct Report {
     pub records: u64,
     /// Records of which only the hash is left.
     pub pruned: u64,
+    /// The newest of them; 0 if there is none.
+    pub pruned_to: u64,
     /// The first record.
     pub from: u64,
     /// The last record.
@@ -71,6 +73,17 @@ impl Report {
         }
     }
 
+    /// Checks that nothing was pruned but what State lets go: records of reads below this index.
+    pub fn require_reads(&mut self, folder: &Path, reads_below: u64) {
+        if self.pruned_to >= reads_below.max(1) {
+            let what = format!(
+                "record {} was pruned, but all are kept from {reads_below} on",
+                self.pruned_to
+            );
+            self.problem(folder, what);
+        }
+    }
+
     fn problem(&mut self, path: &Path, what: impl Into<String>) {
         self.problem_count += 1;
         if self.problems.len() < PROBLEMS_MAX {
@@ -84,6 +97,16 @@ impl Report {
 /// # Errors
 /// What the operating system said about the folder; everything else is in the report.
 pub fn verify_segments(folder: &Path, upto: Option<u64>) -> Result<Report, HistoryError> {
+    verify_while(folder, upto, || ())
+}
+
+/// As [`verify_segments`]; what `hold` gives is kept while one segment is read, so that its files
+/// stay what they are.
+pub(super) fn verify_while<T>(
+    folder: &Path,
+    upto: Option<u64>,
+    hold: impl Fn() -> T,
+) -> Result<Report, HistoryError> {
     let mut report = Report::default();
     let mut head: Option<Head> = None;
     let firsts = append::firsts(folder)?;
@@ -92,6 +115,7 @@ pub fn verify_segments(folder: &Path, upto: Option<u64>) -> Result<Report, Histo
             break;
         }
         let path = segment_path(folder, *first);
+        let _held = hold();
         match recover::scan(&path, *first, nth + 1 == firsts.len()) {
             Ok(scan) => {
                 report.torn_bytes += if upto.is_none() { scan.torn } else { 0 };
@@ -183,7 +207,7 @@ fn check_block(
             None | Some(_) => {}
         }
         match kept.canonical {
-            None => report.pruned += 1,
+            None => (report.pruned, report.pruned_to) = (report.pruned + 1, kept.index),
             Some(bytes) if chain::hash(&kept.previous, bytes) == kept.this => report.records += 1,
             Some(_) => {
                 report.problem(path, format!("record {} has not its hash", kept.index));
