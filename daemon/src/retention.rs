@@ -39,8 +39,16 @@ pub async fn watch(engine: Arc<Engine>) {
     }
 }
 
+/// The least that a bound of the whole cluster leaves of the history: a segment of it.
+const LEAST_BYTES: u64 = 64 << 20;
+
+/// This node's own bound, or the cluster's (`job_retention`), whichever is less.
 fn bytes_max(engine: &Engine) -> u64 {
-    engine.settings.load().history.bytes_max.0
+    let own = engine.settings.load().history.bytes_max.0;
+    match tiebeam_core::settings::integer(&engine.board.state().config, "history", "bytes_max") {
+        0 => own,
+        of_all => own.min(of_all.max(LEAST_BYTES)),
+    }
 }
 
 fn is_nearly_full(bytes: u64, bytes_max: u64) -> bool {

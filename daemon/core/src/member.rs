@@ -88,6 +88,10 @@ pub struct JoinToken {
     pub node: Option<u32>,
     /// Cluster time at which it ends.
     pub expires_us: u64,
+    /// SHA-256 of the public key of the node that was added by it: the answer to a join that got
+    /// lost is given again, to that node alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used_by: Option<String>,
 }
 
 impl MemberChange {

@@ -157,10 +157,12 @@ pub enum Write {
         /// What is kept of it. `expires_us` is how long it is good, in microseconds.
         token: JoinToken,
     },
-    /// Forgets a token: it was used.
+    /// Binds a token to the node that was added by it.
     JoinTokenUsed {
         /// Its id.
         id: String,
+        /// SHA-256 of the node's public key.
+        key_hash: String,
     },
     /// Lets go of locks that a job left in doubt (ruling 11).
     LockRelease {
@@ -180,6 +182,16 @@ pub struct Derived {
     pub subject: String,
     /// The nonce it was derived with.
     pub nonce: String,
+    /// The text around it, with `{}` where it stands; without one it stands alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub form: Option<String>,
+}
+
+impl Derived {
+    /// What the output shows the caller, once the secret is derived again.
+    pub fn shown(&self, secret: &str) -> String {
+        self.form.as_ref().map_or_else(|| secret.to_owned(), |form| form.replace("{}", secret))
+    }
 }
 
 /// What a job function decided.

@@ -31,13 +31,20 @@ pub struct Setting {
 }
 
 /// Every setting.
-pub const SETTINGS: [Setting; 6] = [
+pub const SETTINGS: [Setting; 7] = [
+    Setting {
+        section: "history",
+        key: "bytes_max",
+        kind: SettingType::Int(0, 1 << 50),
+        default: "0",
+        about: "Bytes of the history; a node's own bound holds if it is less; 0: only that one",
+    },
     Setting {
         section: "history",
         key: "reads_keep_count",
         kind: SettingType::Int(100, 1_000_000_000),
         default: "100000",
-        about: "How many records of reads are kept, the newest ones at least; older ones are pruned",
+        about: "How many records of reads are kept, the newest ones; older ones are pruned",
     },
     Setting {
         section: "history",

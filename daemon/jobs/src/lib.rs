@@ -7,7 +7,7 @@
 //!
 //! Beside the jobs: `app_section` (writing below `app`), `restore` and `rollback` (what may
 //! come back, and how), `nodes` and `batch` (doing something on many nodes), `systemctl`,
-//! `journal`, `users`.
+//! `journal`, `seats` (who may leave the raft group), `users`.
 
 mod app_section;
 mod batch;
@@ -33,18 +33,32 @@ mod group_delete;
 mod group_info;
 mod group_list;
 mod history_verify;
+mod job_retention;
 mod journal;
 mod lock_list;
 mod lock_release;
 mod log_collect;
+mod master_change;
+mod node_add;
+mod node_demote;
 mod node_info;
+mod node_label;
 mod node_list;
+mod node_modify;
+mod node_promote;
+mod node_remove;
+mod node_resume;
 mod node_state;
+mod node_suspend;
+mod node_token;
+mod node_wait_offline;
+mod node_wait_ready;
 mod nodes;
 mod restore;
 mod right_check;
 mod rollback;
 pub mod run;
+mod seats;
 mod service_list;
 mod service_restart;
 mod service_start;
@@ -63,6 +77,7 @@ mod users;
 pub mod world;
 
 pub use error::JobError;
+pub use node_add::NODE_JOIN;
 pub use run::Run;
 pub use user_init::USER_INIT;
 pub use world::{CommandWish, World};
@@ -107,12 +122,25 @@ pub static JOBS: &[&Job] = &[
     &group_info::JOB,
     &group_list::JOB,
     &history_verify::JOB,
+    &job_retention::JOB,
     &lock_list::JOB,
     &lock_release::JOB,
     &log_collect::JOB,
+    &master_change::JOB,
+    &node_add::JOB,
+    &node_demote::JOB,
     &node_info::JOB,
+    &node_label::JOB,
     &node_list::JOB,
+    &node_modify::JOB,
+    &node_promote::JOB,
+    &node_remove::JOB,
+    &node_resume::JOB,
     &node_state::JOB,
+    &node_suspend::JOB,
+    &node_token::JOB,
+    &node_wait_offline::JOB,
+    &node_wait_ready::JOB,
     &right_check::JOB,
     &service_list::JOB,
     &service_restart::JOB,

@@ -147,12 +147,22 @@ impl Run {
     /// Makes a derived secret for `subject`: returns its hash to be stored, and puts the marker
     /// into the output under `field`; the caller alone sees the secret there (ruling 26).
     pub fn derived_secret(&self, field: &str, purpose: &str, subject: &str) -> String {
+        self.derive(field, purpose, subject, None)
+    }
+
+    /// The same with a text around it: `form` has `{}` where the secret is to stand.
+    pub fn derived_text(&self, field: &str, purpose: &str, subject: &str, form: &str) -> String {
+        self.derive(field, purpose, subject, Some(form.to_owned()))
+    }
+
+    fn derive(&self, field: &str, purpose: &str, subject: &str, form: Option<String>) -> String {
         let derived = self.world().derive(purpose, subject);
         self.draft().derive(Derived {
             field: field.to_owned(),
             purpose: purpose.to_owned(),
             subject: subject.to_owned(),
             nonce: derived.nonce,
+            form,
         });
         derived.hash
     }

@@ -4,11 +4,12 @@
 mod cluster;
 mod commands;
 mod config;
+mod members;
 mod rollback;
 mod users;
 mod world;
 
-use crate::{JOBS, Job, USER_INIT};
+use crate::{JOBS, Job, NODE_JOIN, USER_INIT};
 use cluster::{Cluster, record};
 use serde_json::{Map, Value, json};
 use tiebeam_core::admit::check_params;
@@ -16,7 +17,7 @@ use tiebeam_core::declaration::{Declaration, Secrecy, Type, Way};
 use tiebeam_proto::{Kind, Outcome, RpcError};
 
 fn all() -> Vec<&'static Job> {
-    JOBS.iter().copied().chain([&USER_INIT]).collect()
+    JOBS.iter().copied().chain([&USER_INIT, &NODE_JOIN]).collect()
 }
 
 fn examples(job: &Job) -> Vec<Map<String, Value>> {

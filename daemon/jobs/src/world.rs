@@ -4,7 +4,7 @@ use crate::error::JobError;
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 use std::sync::Arc;
-use tiebeam_core::{Path, Tree};
+use tiebeam_core::{Path, State, Tree};
 use tiebeam_proto::record::{CommandRecord, JobRecord};
 use tiebeam_proto::time::Time;
 
@@ -125,6 +125,23 @@ pub trait World: Send + Sync {
     /// Runs a command (ruling 9): intent, start, result, each durable. Returns its recorded result
     /// at once if it has one.
     fn command(&self, wish: CommandWish) -> BoxFuture<'static, Result<CommandRecord, JobError>>;
+    /// SHA-256 of the certificate of the cluster's authority, hex: what a token to join carries.
+    fn ca_fingerprint(&self) -> Result<String, JobError>;
+    /// The newest State, for jobs that wait for something: what a job decides comes from the State
+    /// that it was given.
+    fn newest(&self) -> Arc<State>;
+    /// Whether a member has applied nearly everything that this node has: what makes a voter of it
+    /// costs the others nothing.
+    fn caught_up(&self, node: u32) -> bool;
+    /// Waits. Jobs count their pauses: they have no clock.
+    fn pause(&self, milliseconds: u64) -> BoxFuture<'static, ()>;
+    /// The node that was the master when the job was submitted.
+    fn submitted_to(&self) -> u32;
+    /// Hands leadership to the first of these members that takes it, or, if none is named, to the
+    /// voter that is furthest. The error says why nobody took it; without one this node leads no
+    /// more, the job goes on on the new master from its start, and whatever this run comes to is
+    /// lost.
+    fn hand_over(&self, to: &[u32]) -> BoxFuture<'static, Result<(), JobError>>;
     /// Tells how far the job is; best effort.
     fn progress(&self, percent: u8, text: &str);
 }

@@ -105,10 +105,16 @@ impl State {
                 let token = JoinToken { expires_us, ..token.clone() };
                 tried.join_tokens.insert(Arc::from(id.as_str()), token);
             }
-            Write::JoinTokenUsed { id } => {
-                if tried.join_tokens.remove(id.as_str()).is_none() {
+            Write::JoinTokenUsed { id, key_hash } => {
+                let token = tried.join_tokens.get_mut(id.as_str());
+                let fits = |token: &&mut JoinToken| {
+                    token.used_by.as_ref().is_none_or(|user| user == key_hash)
+                        && token.expires_us > self.clock_us
+                };
+                let Some(token) = token.filter(fits) else {
                     return Err(refused("", "the join token was used or has expired".to_owned()));
-                }
+                };
+                token.used_by = Some(key_hash.clone());
             }
             Write::LockRelease { job } => {
                 let found = self.doubts.iter().find(|(_, doubt)| doubt.job == *job);
@@ -186,5 +192,30 @@ mod tests {
             assert_eq!(back.hash(), state.config.hash(), "{paths:?}: {:?}", tried.changes);
             assert_eq!(tried.changes[0].path, "app/a");
         }
+    }
+
+    #[test]
+    fn a_join_token_is_for_one_node() {
+        let mut state = fixture::state();
+        let token = JoinToken {
+            hash: "aa".into(),
+            issuer: "admin".into(),
+            role: None,
+            node: None,
+            expires_us: 100,
+            used_by: None,
+        };
+        state.clock_us = 7;
+        let write = Write::JoinToken { id: "t".into(), token };
+        let tried = state.try_writes(&[write]).unwrap();
+        assert!(state.keep(&tried).is_none(), "a token makes no revision");
+        assert_eq!(state.join_tokens["t"].expires_us, 107);
+        let used = |key: &str| Write::JoinTokenUsed { id: "t".into(), key_hash: key.into() };
+        let tried = state.try_writes(&[used("n12")]).unwrap();
+        state.keep(&tried);
+        assert!(state.try_writes(&[used("n12")]).is_ok(), "its answer may have been lost");
+        assert!(state.try_writes(&[used("n13")]).is_err());
+        state.clock_us = 107;
+        assert!(state.try_writes(&[used("n12")]).is_err());
     }
 }

@@ -117,6 +117,7 @@ impl Cluster {
     pub fn plan(&self, user: &str, job: &Job, params: Value, dry_run: bool) -> Plan {
         let params = check_params(&job.declaration, params.as_object().unwrap()).unwrap();
         let state = Arc::new(self.state.clone());
+        *self.world.newest.lock().unwrap() = state.clone();
         let run = Run::new(user.to_owned(), params, state, self.world.clone());
         let result = run_now((job.run)(run.clone()));
         run.into_plan(result, dry_run)

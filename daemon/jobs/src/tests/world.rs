@@ -7,8 +7,9 @@ use futures_util::future::{BoxFuture, ready};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
-use tiebeam_core::{Path, Tree};
+use tiebeam_core::{Path, State, Tree};
 use tiebeam_proto::record::{CommandRecord, JobRecord};
 use tiebeam_proto::time::Time;
 
@@ -25,6 +26,16 @@ pub(super) struct FakeWorld {
     pub history: Mutex<BTreeMap<u64, Kept>>,
     /// Nodes that never publish.
     pub silent: Mutex<Vec<u32>>,
+    /// Nodes that do not answer, beside 13.
+    pub offline: Mutex<Vec<u32>>,
+    /// Node 13 answers too.
+    pub all_online: AtomicBool,
+    /// The master; 11 if it is 0.
+    pub master: AtomicU32,
+    /// Who was asked to take the leadership.
+    pub handed: Mutex<Vec<Vec<u32>>>,
+    /// The newest State.
+    pub newest: Mutex<Arc<State>>,
 }
 
 /// Hex SHA-256.
@@ -57,7 +68,7 @@ fn well(wish: &CommandWish) -> CommandRecord {
 
 impl World for FakeWorld {
     fn master(&self) -> (u32, u64) {
-        (11, 7)
+        (self.master.load(Relaxed).max(11), 7)
     }
 
     fn now(&self) -> Time {
@@ -105,7 +116,9 @@ impl World for FakeWorld {
     }
 
     fn node_state(&self, node: u32) -> &'static str {
-        if node == 13 { "offline" } else { "online" }
+        let away = node == 13 && !self.all_online.load(Relaxed);
+        let away = away || self.offline.lock().unwrap().contains(&node);
+        if away { "offline" } else { "online" }
     }
 
     fn node_booted(&self, node: u32) -> Option<String> {
@@ -141,6 +154,31 @@ impl World for FakeWorld {
         let end = scripted.unwrap_or_else(|| Ok(well(&wish)));
         self.asked.lock().unwrap().push(wish);
         Box::pin(ready(end))
+    }
+
+    fn ca_fingerprint(&self) -> Result<String, JobError> {
+        Ok(hex("authority"))
+    }
+
+    fn newest(&self) -> Arc<State> {
+        self.newest.lock().unwrap().clone()
+    }
+
+    fn caught_up(&self, node: u32) -> bool {
+        !self.silent.lock().unwrap().contains(&node)
+    }
+
+    fn pause(&self, _: u64) -> BoxFuture<'static, ()> {
+        Box::pin(ready(()))
+    }
+
+    fn submitted_to(&self) -> u32 {
+        11
+    }
+
+    fn hand_over(&self, to: &[u32]) -> BoxFuture<'static, Result<(), JobError>> {
+        self.handed.lock().unwrap().push(to.to_vec());
+        Box::pin(ready(Ok(())))
     }
 
     fn progress(&self, percent: u8, _: &str) {
