@@ -86,6 +86,11 @@ impl Board {
         self.due.subscribe()
     }
 
+    /// Follows the applied index.
+    pub fn follow_applied(&self) -> watch::Receiver<u64> {
+        self.applied.subscribe()
+    }
+
     /// Waits until the entry at `index` is applied here.
     pub async fn applied(&self, index: u64) {
         let mut applied = self.applied.subscribe();

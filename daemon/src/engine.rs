@@ -52,6 +52,10 @@ pub struct Engine {
     pub board: Arc<Board>,
     /// The way into the log.
     pub proposer: Proposer,
+    /// The other members.
+    pub cluster: Arc<crate::cluster::Cluster>,
+    /// What other members last said of themselves, by node id.
+    pub members_facts: ArcSwap<std::collections::BTreeMap<u32, serde_json::Value>>,
     /// This node's part.
     pub role: watch::Receiver<Role>,
     /// The history, to read.
@@ -94,8 +98,7 @@ pub struct Unreadable;
 impl Engine {
     /// Whether this node is the master and has applied the first entry of its term (ruling 34).
     pub fn is_master(&self) -> bool {
-        let role = *self.role.borrow();
-        role.leads && self.board.state().term == role.term
+        self.cluster.is_master()
     }
 
     /// The newest State that is safe to read: confirmed by a read index (ruling 25).

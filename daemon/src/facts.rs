@@ -103,7 +103,7 @@ pub fn booted() -> Option<String> {
 /// What is known of a node that answers; of another one nothing beyond the configuration.
 pub fn node(engine: &Engine, node: u32) -> Value {
     if node != engine.identity.node_id {
-        return json!({});
+        return engine.members_facts.load().get(&node).cloned().unwrap_or_else(|| json!({}));
     }
     let state = engine.board.state();
     let (free, all) = engine.space.bytes();

@@ -2,12 +2,14 @@
 //!
 //! `docs/architecture.md` beside this crate is the map: one request, file by file.
 
+pub mod assembly;
 pub mod auth;
 pub mod board;
 pub mod ca;
 pub mod certificate;
 pub mod certificates;
 pub mod check;
+pub mod cluster;
 pub mod damaged;
 pub mod dev;
 pub mod disk;
@@ -21,6 +23,7 @@ pub mod hygiene;
 pub mod identity;
 pub mod init;
 pub mod jobfile;
+pub mod kept;
 pub mod keys;
 pub mod logging;
 pub mod methods;

@@ -4,38 +4,34 @@
 //! the log, start the threads, wait until what was committed is applied, then listen. Stop (ruling
 //! 1): close the listeners, let every open request get its answer, hand over, sync, exit 0.
 
-use crate::auth::Authenticator;
-use crate::board::Board;
+use crate::assembly::{Parts, assemble};
 use crate::certificates::{self, CertificatesError};
+use crate::cluster::{install, keeper};
 use crate::damaged::Damaged;
 use crate::engine::Engine;
 use crate::front::tls::TlsState;
 use crate::front::{Front, FrontError, Listening};
-use crate::history::{HistoryError, HistoryThread, Start};
-use crate::host::{ExecPolicy, Host, HostError};
+use crate::history::HistoryError;
+use crate::host::HostError;
 use crate::hygiene::{self, HygieneError};
 use crate::identity::{Identity, IdentityError};
-use crate::jobfile;
 use crate::keys::{KeyError, Keys};
-use crate::metrics::Metrics;
 use crate::pipeline::{agent, conductor};
-use crate::proposer::Proposer;
 use crate::service::Node;
 use crate::settings::{Settings, SettingsError};
-use crate::threads::raft::{Recovered, Replica, ReplicaError};
-use crate::{publish, report, retention};
-use arc_swap::ArcSwap;
+use crate::threads::raft::ToRaft;
+use crate::threads::start::ReplicaError;
+use crate::{assembly, publish, report, retention};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::mpsc::Sender;
 use std::time::Duration;
 use tiebeam_core::proposal::Body;
 use tiebeam_replica::recovery::RecoveryError;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
 
 /// The unix socket below the data folder.
 pub const SOCKET: &str = "tiebeam.sock";
@@ -73,6 +69,9 @@ pub enum NodeError {
     /// The command journal cannot be used.
     #[error("the command journal cannot be opened")]
     Host(#[source] HostError),
+    /// The node certificate cannot be used towards peers.
+    #[error("the node certificate cannot be used towards other nodes")]
+    Peers(#[source] crate::peer::PeerTlsError),
     /// The address cannot be listened on.
     #[error("cannot listen on {0}")]
     Listen(std::net::SocketAddr, #[source] std::io::Error),
@@ -150,44 +149,42 @@ pub fn run(data: &Path, flags: &[(String, String)]) -> Result<(), NodeError> {
     runtime.block_on(serve(data, identity, settings, flags))
 }
 
-/// What has to be stopped in order, at the end.
-struct Parts {
-    engine: Arc<Engine>,
-    replica: Replica,
-    history: HistoryThread,
-    job_files: jobfile::Projection,
-}
-
 async fn serve(
     data: PathBuf,
     identity: Identity,
     settings: Settings,
     flags: Vec<(&str, String)>,
 ) -> Result<(), NodeError> {
-    let parts = match start(data.clone(), identity.clone(), settings.clone()) {
+    let parts = match assemble(data.clone(), identity.clone(), settings.clone()) {
         Err(error) if error.is_damage() => {
             return stay_up(&data, &identity, settings, &error).await;
         }
         parts => parts?,
     };
     let engine = parts.engine.clone();
-    wait_for_leader(&engine).await?;
-    if let Err(error) = compare_history(&engine).await {
-        stop(parts).await;
-        return match error.is_damage() {
-            true => stay_up(&data, &identity, settings, &error).await,
-            false => Err(error),
-        };
+    if parts.alone {
+        wait_for_leader(&engine).await?;
+        if let Err(error) = compare_history(&engine).await {
+            stop(parts).await;
+            return match error.is_damage() {
+                true => stay_up(&data, &identity, settings, &error).await,
+                false => Err(error),
+            };
+        }
+        engine.cluster.note_caught_up();
     }
     let service = Arc::new(Node(engine.clone()));
     let front = Front::new(service).map_err(NodeError::Front)?;
+    if let Some(peers) = engine.cluster.peers() {
+        front.open_to_peers(peers.door());
+    }
     let ssl_revision = certificates::catch_up(&engine).map_err(NodeError::Certificates)?;
     let settings = engine.settings.load_full();
     let listening = listen(&engine.data, &settings, &engine.tls, &front).await?;
-    spawn_tasks(&engine);
+    spawn_tasks(&engine, &parts.raft);
     tokio::spawn(certificates::follow(engine.clone(), ssl_revision));
-    let status = "READY=1\nSTATUS=master of one voter";
-    notify(status);
+    notify("READY=1");
+    tokio::spawn(tell_status(engine.clone()));
     tracing::info!(
         node = engine.identity.node_id,
         listen = %engine.settings.load().listen,
@@ -200,9 +197,32 @@ async fn serve(
         one.close();
     }
     engine.stop.cancel();
+    // Who waits for a call to end is better served by the next master.
+    parts.replica.hand_over().await;
     front.drain().await;
     stop(parts).await;
     Ok(())
+}
+
+/// Tells systemd what this node is, as it changes (ruling 45).
+async fn tell_status(engine: Arc<Engine>) {
+    let mut role = engine.role.clone();
+    loop {
+        let now = *role.borrow_and_update();
+        let state = engine.board.state();
+        let voters = state.voters().count();
+        let seen = state.voters().filter(|(_, one)| engine.cluster.is_online(one.raft_id)).count();
+        let status = match (now.leads, now.leader) {
+            (true, _) => format!("STATUS=master, term {}, {voters} voters", now.term),
+            (false, Some(leader)) => format!("STATUS=follows node {}", leader >> 16),
+            (false, None) => format!("STATUS=waiting for a master ({seen} of {voters} seen)"),
+        };
+        notify(&status);
+        tokio::select! {
+            changed = role.changed() => if changed.is_err() { return },
+            () = engine.stop.cancelled() => return,
+        }
+    }
 }
 
 fn notify(state: &str) {
@@ -215,82 +235,6 @@ fn notify(state: &str) {
         };
         // Without systemd there is nobody to tell.
         let _ = sd_notify::notify(&[state]);
-    }
-}
-
-/// Recovers, and starts threads and the engine.
-fn start(data: PathBuf, identity: Identity, settings: Settings) -> Result<Parts, NodeError> {
-    let keys = Arc::new(Keys::load(&data).map_err(NodeError::Keys)?);
-    let recovered = Recovered::load(&data, &identity).map_err(NodeError::Replica)?;
-    let history = HistoryThread::spawn(&Start::at(&data, None)).map_err(NodeError::History)?;
-    report_opening(&history);
-    let board = Arc::new(Board::new(recovered.state().clone()));
-    let metrics = Arc::new(Metrics::default());
-    let tls =
-        certificates::tls(&data, &keys, recovered.state()).map_err(NodeError::Certificates)?;
-    let users = Arc::new(crate::users::StateUsers::new(board.clone()));
-    let auth = Authenticator::new(users, keys.cluster.clone()).map_err(NodeError::Keys)?;
-    let program = std::env::current_exe().map_err(NodeError::Runtime)?;
-    let policy = policy(&settings);
-    let (host, found) = Host::open(&data, program, policy).map_err(NodeError::Host)?;
-    tracing::info!(commands = found.len(), "command journal opened");
-    let in_flight = Arc::new(AtomicU64::new(0));
-    let job_files = jobfile::Projection::spawn(jobfile::Start {
-        folder: data.join("jobs"),
-        history: history.history.clone(),
-        handle: history.handle.clone(),
-        jobs_waiting: in_flight.clone(),
-        limits: jobfile::Limits::default(),
-    })
-    .map_err(NodeError::JobFiles)?;
-    let replica = recovered
-        .start(&settings, board.clone(), history.handle.clone(), metrics.clone())
-        .map_err(NodeError::Replica)?;
-    let node_id = identity.node_id;
-    let engine = Arc::new(Engine {
-        space: Arc::new(crate::space::Space::new(&data)),
-        data,
-        settings: ArcSwap::from_pointee(settings),
-        keys,
-        board,
-        proposer: Proposer::new(Box::new(replica.inbox()), node_id, in_flight),
-        role: replica.role(),
-        history: history.history.clone(),
-        history_thread: history.handle.clone(),
-        job_files: job_files.metrics.clone(),
-        host,
-        auth,
-        flight: Default::default(),
-        volatile: crate::pipeline::volatile::VolatileResults::new(node_id),
-        subscriptions: Default::default(),
-        waiting: Default::default(),
-        published: Default::default(),
-        metrics,
-        tls,
-        stop: CancellationToken::new(),
-        started: std::time::Instant::now(),
-        identity,
-    });
-    Ok(Parts { engine, replica, history, job_files })
-}
-
-fn report_opening(history: &HistoryThread) {
-    let opened = &history.opened;
-    tracing::info!(
-        newest = opened.last,
-        torn_bytes = opened.torn_bytes,
-        index_rebuilt = opened.index_rebuilt.as_deref().unwrap_or("no"),
-        "history opened"
-    );
-}
-
-/// The settings' part about commands.
-fn policy(settings: &Settings) -> ExecPolicy {
-    ExecPolicy {
-        enabled: settings.exec.enabled,
-        allow: settings.exec.allow.iter().map(PathBuf::from).collect(),
-        users: settings.exec.users.clone(),
-        ..ExecPolicy::default()
     }
 }
 
@@ -391,7 +335,20 @@ fn share_socket(group: &str, data: &Path, socket: &Path) {
     }
 }
 
-fn spawn_tasks(engine: &Arc<Engine>) {
+fn spawn_tasks(engine: &Arc<Engine>, raft: &Sender<ToRaft>) {
+    tokio::spawn(keeper::catch_up(engine.clone()));
+    tokio::spawn(keeper::report(engine.clone()));
+    tokio::spawn(keeper::follow_members(engine.clone()));
+    tokio::spawn(keeper::watch_gaps(engine.clone(), raft.clone()));
+    tokio::spawn(keeper::fetch_authority(engine.clone()));
+    tokio::spawn(keeper::keep(engine.clone()));
+    tokio::spawn(keeper::ask_facts(engine.clone()));
+    tokio::spawn(install::fetch_snapshots(
+        engine.cluster.clone(),
+        engine.data.clone(),
+        raft.clone(),
+        engine.stop.clone(),
+    ));
     tokio::spawn(conductor::conduct(engine.clone()));
     tokio::spawn(agent::tend(engine.clone()));
     tokio::spawn(agent::sweep(engine.clone()));
@@ -453,7 +410,7 @@ fn reload(engine: &Engine, flags: &[(&str, String)]) {
         }
     };
     let change = crate::settings::reload::reload(&engine.settings.load(), &new);
-    engine.host.set_policy(policy(&change.settings));
+    engine.host.set_policy(assembly::policy(&change.settings));
     crate::logging::follow(&change.settings);
     engine.settings.store(Arc::new(change.settings));
     tracing::info!(applied = ?change.applied, needs_restart = ?change.restart, "settings");
@@ -461,7 +418,7 @@ fn reload(engine: &Engine, flags: &[(&str, String)]) {
 
 /// The way down, after the front has drained.
 async fn stop(parts: Parts) {
-    let Parts { engine, replica, history, job_files } = parts;
+    let Parts { engine, replica, history, job_files, .. } = parts;
     propose_audit(&engine, engine.auth.drain_audit_all()).await;
     let ended = tokio::task::spawn_blocking(move || {
         replica.stop();

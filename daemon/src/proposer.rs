@@ -9,9 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tiebeam_core::effect::Answer;
+use tiebeam_core::member::{MemberChange, Seat};
 use tiebeam_core::proposal::{Body, Header, Proposal};
 use tiebeam_proto::time::Time;
 use tiebeam_proto::{ErrorCode, RpcError};
+use tiebeam_replica::membership::Change;
 use tokio::sync::oneshot;
 
 /// Longest wait for the log's answer (ruling 1).
@@ -62,6 +64,42 @@ pub struct Proposed {
     pub proposal: Arc<Proposal>,
     /// Where the answer goes.
     pub reply: oneshot::Sender<Answered>,
+    /// The change of membership whose context it is, if it is one (ruling 20).
+    pub change: Option<Change>,
+}
+
+/// Raft's name of a change of membership.
+pub fn raft_change(change: &MemberChange) -> Change {
+    match change.seat() {
+        (raft_id, Seat::Voter) => Change::AddVoter(raft_id),
+        (raft_id, Seat::Learner) => Change::AddLearner(raft_id),
+        (raft_id, Seat::Gone) => Change::Remove(raft_id),
+    }
+}
+
+/// The last moment that cluster time has counted, in microseconds since the start.
+///
+/// An entry carries the time since its proposer's last one; time that another master's entries
+/// have counted must not be counted again (ruling 22).
+#[derive(Debug)]
+pub struct Stamp {
+    started: Instant,
+    last_us: AtomicU64,
+}
+
+impl Default for Stamp {
+    fn default() -> Stamp {
+        Stamp { started: Instant::now(), last_us: AtomicU64::new(0) }
+    }
+}
+
+impl Stamp {
+    /// Everything up to now is counted; how much of it was not before.
+    pub fn take_us(&self) -> u64 {
+        let now_us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let last = self.last_us.fetch_max(now_us, Ordering::Relaxed);
+        now_us.saturating_sub(last)
+    }
 }
 
 /// What the rest of the daemon asks of the raft thread.
@@ -70,7 +108,9 @@ pub enum Request {
     Propose(Box<Proposed>),
     /// Confirm leadership; the index up to which reads are then safe (ruling 25).
     Read(oneshot::Sender<Result<u64, ProposeError>>),
-    /// Hand leadership over and stop.
+    /// Hand leadership to this member, or to the voter that is furthest.
+    Transfer(Option<u64>),
+    /// Stop.
     Stop,
 }
 
@@ -84,8 +124,7 @@ pub trait Inbox: Send + Sync {
 pub struct Proposer {
     inbox: Box<dyn Inbox>,
     node: u32,
-    started: Instant,
-    last_stamp_us: AtomicU64,
+    stamp: Arc<Stamp>,
     in_flight: Arc<AtomicU64>,
 }
 
@@ -99,21 +138,19 @@ impl Drop for InFlight<'_> {
 }
 
 impl Proposer {
-    /// A proposer for this node; `in_flight` counts what is under way.
-    pub fn new(inbox: Box<dyn Inbox>, node: u32, in_flight: Arc<AtomicU64>) -> Proposer {
-        Proposer {
-            inbox,
-            node,
-            started: Instant::now(),
-            last_stamp_us: AtomicU64::new(0),
-            in_flight,
-        }
+    /// A proposer for this node; `in_flight` counts what is under way, `stamp` what cluster time
+    /// has counted.
+    pub fn new(
+        inbox: Box<dyn Inbox>,
+        node: u32,
+        in_flight: Arc<AtomicU64>,
+        stamp: Arc<Stamp>,
+    ) -> Proposer {
+        Proposer { inbox, node, stamp, in_flight }
     }
 
     fn header(&self) -> Header {
-        let now_us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        let last = self.last_stamp_us.fetch_max(now_us, Ordering::Relaxed);
-        Header { wall: self.wall(), elapsed_us: now_us.saturating_sub(last), proposer: self.node }
+        Header { wall: self.wall(), elapsed_us: self.stamp.take_us(), proposer: self.node }
     }
 
     /// The wall clock, for display.
@@ -123,12 +160,21 @@ impl Proposer {
 
     /// Proposes `body` and awaits what apply answers.
     pub async fn propose(&self, body: Body) -> Answered {
+        self.propose_as(body, None).await
+    }
+
+    /// Proposes a change of membership with `body` as its context (ruling 20).
+    pub async fn propose_member(&self, change: &MemberChange, body: Body) -> Answered {
+        self.propose_as(body, Some(raft_change(change))).await
+    }
+
+    async fn propose_as(&self, body: Body, change: Option<Change>) -> Answered {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         let _counted = InFlight(&self.in_flight);
         let proposal = Arc::new(Proposal { header: self.header(), body });
         let (reply, answer) = oneshot::channel();
         let payload = proposal.encode();
-        let proposed = Proposed { payload, proposal, reply };
+        let proposed = Proposed { payload, proposal, reply, change };
         if !self.inbox.put(Request::Propose(Box::new(proposed))) {
             return Err(ProposeError::NotMaster);
         }
@@ -148,6 +194,11 @@ impl Proposer {
             Ok(Ok(read)) => read,
             Ok(Err(_)) | Err(_) => Err(ProposeError::NotMaster),
         }
+    }
+
+    /// Hands leadership to this member, or to the voter that is furthest.
+    pub fn transfer(&self, to: Option<u64>) {
+        self.inbox.put(Request::Transfer(to));
     }
 
     /// Asks the raft thread to stop.

@@ -57,6 +57,11 @@ impl Published {
         *self.revision.borrow()
     }
 
+    /// Follows the published revision.
+    pub fn follow(&self) -> watch::Receiver<u64> {
+        self.revision.subscribe()
+    }
+
     /// Waits until at least this revision is published.
     pub fn wait_for(&self, revision: u64) -> impl Future<Output = ()> + Send + 'static {
         let mut follow = self.revision.subscribe();
@@ -116,6 +121,13 @@ fn thin_out(folder: &Path, prefix: &str) -> Result<(), PublishError> {
 /// Publishes until the node stops.
 pub async fn publish(engine: Arc<Engine>) {
     let folder = engine.data.join(FOLDER);
+    // What was committed before this process started comes first (ruling 6).
+    while !engine.cluster.is_caught_up() {
+        tokio::select! {
+            () = tokio::time::sleep(COALESCE) => {}
+            () = engine.stop.cancelled() => return,
+        }
+    }
     let mut due = engine.board.due();
     let mut last: Option<(u64, String)> = None;
     let mut compare = tokio::time::interval(COMPARE_EVERY);

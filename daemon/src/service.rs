@@ -2,6 +2,7 @@
 
 use crate::auth;
 use crate::certificate::Holder;
+use crate::cluster::remote;
 use crate::engine::Engine;
 use crate::front::seam::{
     Call, Caller, Credentials, Events, LoginError, Master, MethodClass, Place, Service, Source,
@@ -10,6 +11,7 @@ use crate::front::seam::{
 use crate::methods::{self, Subscriptions};
 use crate::pipeline::submit::source_text;
 use crate::secret::Secret;
+use crate::settings::OnFollower;
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -110,7 +112,8 @@ fn holder(engine: &Engine, certificate: &crate::front::seam::ClientCertificate) 
     }
 }
 
-fn standing(engine: &Engine, caller: &Caller) -> Standing {
+/// Whether a login is still good, by the State of this node.
+pub fn standing(engine: &Engine, caller: &Caller) -> Standing {
     let state = engine.board.state();
     let revoked = match &caller.via {
         Via::Bearer { token_id } => state.revoked.contains_key(token_id.as_str()),
@@ -141,7 +144,20 @@ impl Service for Node {
     }
 
     fn place(&self) -> Place {
-        if self.engine().is_master() { Place::Here } else { Place::NoMaster }
+        let engine = self.engine();
+        if engine.is_master() {
+            return Place::Here;
+        }
+        match remote::master_address(engine) {
+            // Elected, and not ready before it has applied the first entry of its term.
+            _ if engine.role.borrow().leads => Place::NoMaster,
+            Some(address) => Place::Master { address },
+            None => Place::NoMaster,
+        }
+    }
+
+    fn forwards(&self) -> bool {
+        self.engine().settings.load().rpc.on_follower == OnFollower::Forward
     }
 
     fn methods(&self) -> Vec<&'static str> {
@@ -191,7 +207,14 @@ impl Service for Node {
         params: Params,
     ) -> BoxFuture<'static, Result<Value, RpcError>> {
         let engine = self.0.clone();
-        Box::pin(async move { methods::run(engine, call, &method, params).await })
+        let class = self.method_class(&method);
+        let passes = self.forwards() || call.source == Source::Unix;
+        Box::pin(async move {
+            if class == MethodClass::Master && passes && !engine.is_master() {
+                return remote::call_master(&engine, &call, &method, params).await;
+            }
+            methods::run(engine, call, &method, params).await
+        })
     }
 
     fn subscribe(
@@ -226,12 +249,17 @@ impl Service for Node {
 
     fn ready(&self) -> (bool, Value) {
         let engine = self.engine();
-        let ready = engine.is_master() && !engine.stop.is_cancelled();
         let state = engine.board.state();
+        let led = engine.is_master() || engine.role.borrow().leader.is_some();
+        let whole = engine.history.gaps(state.chain.floor_index.max(1)).is_empty();
+        let caught_up = engine.cluster.is_caught_up();
+        let ready = led && whole && caught_up && !engine.stop.is_cancelled();
         let health = crate::facts::health(engine);
         let about = json!({
             "ready": ready,
             "master": engine.is_master(),
+            "caught_up": caught_up,
+            "history_whole": whole,
             "applied": state.applied,
             "revision": state.revision,
             "problems": health["problems"],

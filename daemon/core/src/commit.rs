@@ -12,7 +12,7 @@ pub struct Heard {
 }
 
 /// The awaited members of a change, parted.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Parted {
     /// Who has applied it, by node id.
     pub applied: Vec<u32>,

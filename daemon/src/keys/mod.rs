@@ -17,6 +17,7 @@ use std::{
     fs, io,
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
 /// The folder's name below the data folder.
@@ -89,8 +90,10 @@ pub enum KeyError {
 pub struct Keys {
     /// PKCS #8 PEM of the node's private key.
     pub node_key: Secret<String>,
-    /// PKCS #8 PEM of the CA's private key, if this node is a voter.
+    /// PKCS #8 PEM of the CA's private key, if this node was a voter at the start.
     pub ca_key: Option<Secret<String>>,
+    /// The same, if it became one since.
+    late_ca_key: OnceLock<Secret<String>>,
     /// The keys that all members share.
     pub cluster: std::sync::Arc<ClusterKeys>,
 }
@@ -101,23 +104,71 @@ impl Keys {
     /// # Errors
     /// A key is there already, or one cannot be made or written.
     pub fn create(data: &Path) -> Result<Keys, KeyError> {
+        Keys::adopt(data, ClusterKeys::generate()?, None)
+    }
+
+    fn write_new(&self, data: &Path) -> Result<(), KeyError> {
         let folder = data.join(FOLDER);
         durable::make_folder(&folder, 0o700).map_err(KeyError::Write)?;
-        let keys = Keys {
-            node_key: private_key()?,
-            ca_key: Some(private_key()?),
-            cluster: ClusterKeys::generate()?.into(),
-        };
         let write = |name: &str, text: &Secret<String>| {
             let path = folder.join(name);
             durable::write_new(&path, text.expose().as_bytes(), 0o600).map_err(KeyError::Write)
         };
-        write(NODE_KEY, &keys.node_key)?;
-        write(CLUSTER_KEY, &keys.cluster.to_text())?;
-        if let Some(key) = &keys.ca_key {
+        write(NODE_KEY, &self.node_key)?;
+        write(CLUSTER_KEY, &self.cluster.to_text())?;
+        if let Some(key) = &self.ca_key {
             write(CA_KEY, key)?;
         }
+        Ok(())
+    }
+
+    /// Makes the keys of a new node in a folder: its own, and those that it was given (a restored
+    /// backup). Without the CA's key it makes a new one.
+    ///
+    /// # Errors
+    /// A key is there already, or one cannot be made or written.
+    pub fn adopt(
+        data: &Path,
+        cluster: ClusterKeys,
+        ca_key: Option<Secret<String>>,
+    ) -> Result<Keys, KeyError> {
+        let ca_key = match ca_key {
+            Some(key) => key,
+            None => private_key()?,
+        };
+        let keys = Keys {
+            node_key: private_key()?,
+            ca_key: Some(ca_key),
+            late_ca_key: OnceLock::new(),
+            cluster: cluster.into(),
+        };
+        keys.write_new(data)?;
         Ok(keys)
+    }
+
+    /// Puts a new CA key in the place of the one that is there, or of none.
+    ///
+    /// # Errors
+    /// It cannot be made or written.
+    pub fn renew_authority(&mut self, data: &Path) -> Result<(), KeyError> {
+        let key = private_key()?;
+        let path = data.join(FOLDER).join(CA_KEY);
+        durable::replace(&path, key.expose().as_bytes(), 0o600).map_err(KeyError::Write)?;
+        self.ca_key = Some(key);
+        Ok(())
+    }
+
+    /// Adds a cluster key for everything new; what older ones sealed still opens (ruling 21).
+    ///
+    /// # Errors
+    /// It cannot be made or written.
+    pub fn rotate_cluster_key(&mut self, data: &Path) -> Result<(), KeyError> {
+        let rotated = self.cluster.rotated()?;
+        let path = data.join(FOLDER).join(CLUSTER_KEY);
+        let text = rotated.to_text();
+        durable::replace(&path, text.expose().as_bytes(), 0o600).map_err(KeyError::Write)?;
+        self.cluster = rotated.into();
+        Ok(())
     }
 
     /// Reads the keys of a data folder.
@@ -132,7 +183,29 @@ impl Keys {
             node_key: read_pem(&folder.join(NODE_KEY), NODE_KEY)?,
             cluster: ClusterKeys::from_text(&read_private(&folder.join(CLUSTER_KEY))?)?.into(),
             ca_key: if ca_path.exists() { Some(read_pem(&ca_path, CA_KEY)?) } else { None },
+            late_ca_key: OnceLock::new(),
         })
+    }
+
+    /// The CA's private key, if this node has it.
+    pub fn authority_key(&self) -> Option<&Secret<String>> {
+        self.ca_key.as_ref().or_else(|| self.late_ca_key.get())
+    }
+
+    /// Keeps the CA's private key on a node that became a voter.
+    ///
+    /// # Errors
+    /// It is no key, or cannot be written.
+    pub fn keep_authority(&self, data: &Path, key: Secret<String>) -> Result<(), KeyError> {
+        rcgen::KeyPair::from_pem(key.expose()).map_err(|_| KeyError::Malformed {
+            file: CA_KEY,
+            reason: "no private key in PKCS #8 PEM",
+        })?;
+        let path = data.join(FOLDER).join(CA_KEY);
+        durable::write_new(&path, key.expose().as_bytes(), 0o600).map_err(KeyError::Write)?;
+        // Nobody else writes it: this node has one task that fetches it.
+        let _ = self.late_ca_key.set(key);
+        Ok(())
     }
 }
 

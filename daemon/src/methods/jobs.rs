@@ -129,11 +129,40 @@ async fn job_exec(engine: Arc<Engine>, call: Call, a: Arguments) -> Result<Value
         Some(record) => Some(record),
         None => wait_for(&engine, &call, &started.id, wait).await,
     };
-    drop(waits);
-    to_json(&match record {
-        Some(record) => result::object(&engine, user_of(&call), &record, true),
+    let answer = match record {
+        Some(record) => committed_result(&engine, &call, &record).await,
         None => ResultObject::unfinished(&started.id),
-    })
+    };
+    drop(waits);
+    to_json(&answer)
+}
+
+/// The log index of a change that has no committed stamp yet.
+fn change_index(engine: &Engine, id: &str) -> Option<u64> {
+    engine.board.state().live_job(id).filter(|job| job.has_ended())?.change_index
+}
+
+/// The result of a job that has ended, once its change is committed (ruling 6). A master that is
+/// none any more may not say so: its answer is that of a job under way.
+async fn committed_result(engine: &Arc<Engine>, call: &Call, record: &JobRecord) -> ResultObject {
+    let mut answer = result::object(engine, user_of(call), record, true);
+    if record.result.result_revision.is_some()
+        && let Some(index) = change_index(engine, &record.job)
+    {
+        match engine.cluster.committed(index).await {
+            Some(parted) => {
+                let pending = parted.pending.into_iter().map(|(node, _)| node);
+                answer.result_nodes_pending = pending.collect();
+            }
+            None => return ResultObject::unfinished(&record.job),
+        }
+    }
+    answer
+}
+
+/// Whether nothing is awaited any more of a job that has ended.
+fn is_settled(engine: &Engine, id: &str) -> bool {
+    change_index(engine, id).is_none_or(|index| engine.cluster.is_committed(index))
 }
 
 fn to_json(result: &ResultObject) -> Result<Value, RpcError> {
@@ -173,12 +202,18 @@ async fn job_wait(engine: Arc<Engine>, call: Call, a: Arguments) -> Result<Value
         return known_volatile(&engine, &call, id).map(|_| json!(true));
     }
     let (_, ended) = result::visible(&engine, user_of(&call), id)?;
-    if ended {
+    if ended && is_settled(&engine, id) {
         return Ok(json!(true));
     }
     let _waits = engine.waiting.begin(user_of(&call))?;
-    let ended = wait_for(&engine, &call, id, Some(Duration::from_secs_f64(seconds))).await;
-    Ok(json!(ended.is_some()))
+    let limit = Duration::from_secs_f64(seconds);
+    let until = tokio::time::Instant::now() + limit;
+    if wait_for(&engine, &call, id, Some(limit)).await.is_none() {
+        return Ok(json!(false));
+    }
+    let Some(index) = change_index(&engine, id) else { return Ok(json!(true)) };
+    let committed = tokio::time::timeout_at(until, engine.cluster.committed(index)).await;
+    Ok(json!(matches!(committed, Ok(Some(_)))))
 }
 
 fn known_volatile(engine: &Engine, call: &Call, id: &str) -> Result<ResultObject, RpcError> {
@@ -190,7 +225,8 @@ fn job_finished(engine: &Engine, call: &Call, a: &Arguments) -> Result<Value, Rp
     if volatile::is_volatile(id) {
         return known_volatile(engine, call, id).map(|_| json!(true));
     }
-    Ok(json!(result::visible(engine, user_of(call), id)?.1))
+    let (_, ended) = result::visible(engine, user_of(call), id)?;
+    Ok(json!(ended && is_settled(engine, id)))
 }
 
 fn job_result(engine: &Engine, call: &Call, a: &Arguments) -> Result<Value, RpcError> {
@@ -200,6 +236,7 @@ fn job_result(engine: &Engine, call: &Call, a: &Arguments) -> Result<Value, RpcE
     }
     let (record, ended) = result::visible(engine, user_of(call), id)?;
     note_read(engine, call, &record);
+    let ended = ended && is_settled(engine, id);
     to_json(&result::object(engine, user_of(call), &record, ended))
 }
 

@@ -3,6 +3,7 @@
 //! It looks at State as this node has applied it, starts what is open and unknown here, attaches
 //! to what runs, and reports each end. Which master asked does not matter to it.
 
+use crate::cluster::remote;
 use crate::engine::Engine;
 use crate::host::{
     Authority, CommandEnd, CommandResult, CommandSpec, CommandStart, CommandState, HostError,
@@ -98,7 +99,7 @@ async fn report(engine: &Engine, sequence: u64, key: &str, end: &CommandEnd) {
             return;
         }
         let ended = CommandEnded { job: sequence, key: key.to_owned(), record: record.clone() };
-        if engine.proposer.propose(Body::CommandEnded(Box::new(ended))).await.is_ok() {
+        if remote::propose(engine, Body::CommandEnded(Box::new(ended))).await {
             return;
         }
         tokio::select! {

@@ -6,12 +6,14 @@
 
 use super::execute::{self, WorldFacts};
 use crate::engine::Engine;
-use std::collections::BTreeSet;
+use crate::proposer::ProposeError;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tiebeam_core::commit::Parted;
 use tiebeam_core::declaration::Params;
 use tiebeam_core::proposal::{Body, Committed, Finish, Plan, Schedule};
-use tiebeam_core::{Answer, Job, State};
+use tiebeam_core::{Answer, Job, State, settings};
 use tiebeam_proto::limits::REPLANS_MAX;
 use tiebeam_proto::{Kind, Outcome, time::Time};
 use tokio::time::Instant;
@@ -22,24 +24,31 @@ const COMMIT_EVERY: Duration = Duration::from_millis(20);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Time that the commands of a job get to stop (invariant 7).
 const STOP_GRACE: Duration = Duration::from_secs(15);
+/// Pause before an end that the log did not take is proposed again.
+const FINISH_AGAIN: Duration = Duration::from_millis(50);
 /// Jobs whose committed stamp travels in one entry.
 const COMMITTED_MAX: usize = 4_096;
 
 /// Jobs whose function runs in this process.
 type Running = Arc<Mutex<BTreeSet<u64>>>;
+/// When this master first saw changes that wait for their stamp, by job.
+type Seen = BTreeMap<u64, Instant>;
 
 /// Conducts until the node stops.
 pub async fn conduct(engine: Arc<Engine>) {
     let running = Running::default();
+    let mut seen = Seen::new();
     let mut due = engine.board.due();
     let mut role = engine.role.clone();
     loop {
         if engine.is_master() {
-            let again = round(&engine, &running).await;
+            let again = round(&engine, &running, &mut seen).await;
             if again {
                 tokio::time::sleep(COMMIT_EVERY).await;
                 continue;
             }
+        } else {
+            seen.clear();
         }
         tokio::select! {
             _ = due.changed() => {}
@@ -51,7 +60,7 @@ pub async fn conduct(engine: Arc<Engine>) {
 }
 
 /// One look at what is due; true if there is sure to be more soon.
-async fn round(engine: &Arc<Engine>, running: &Running) -> bool {
+async fn round(engine: &Arc<Engine>, running: &Running, seen: &mut Seen) -> bool {
     let state = engine.board.state();
     let due = state.due(engine.board.clock_us());
     for sequence in due.overdue {
@@ -64,7 +73,7 @@ async fn round(engine: &Arc<Engine>, running: &Running) -> bool {
     for sequence in due.run {
         spawn(engine, running, &state, sequence);
     }
-    commit(engine, due.commit).await
+    commit(engine, &state, &due.commit, seen).await
 }
 
 /// Ends a job that waited beyond its deadline.
@@ -78,22 +87,26 @@ async fn give_up_waiting(engine: &Engine, state: &State, sequence: u64) {
     let _ = engine.proposer.propose(Body::Cancel(cancel)).await;
 }
 
-/// Stamps changes whose awaited members have applied them. This node is the only voter, and what
-/// it shows as applied it has applied.
-async fn commit(engine: &Engine, changes: Vec<(u64, u64)>) -> bool {
-    if changes.is_empty() {
-        return false;
+/// Stamps changes whose awaited members have applied them, or have been waited for long enough
+/// (ruling 6). Changes with the same members pending share an entry.
+async fn commit(engine: &Engine, state: &State, changes: &[(u64, u64)], seen: &mut Seen) -> bool {
+    seen.retain(|job, _| state.uncommitted.contains(job));
+    let wait_ms = settings::integer(&state.config, "jobs", "commit_wait_ms");
+    let now = Instant::now();
+    let mut groups: BTreeMap<Parted, Vec<u64>> = BTreeMap::new();
+    for (job, index) in changes.iter().take(COMMITTED_MAX) {
+        let since = *seen.entry(*job).or_insert(now);
+        let parted = engine.cluster.parted(state, *index);
+        let lagging = parted.pending.iter().any(|(_, why)| why == "lagging");
+        if !lagging || now - since >= Duration::from_millis(wait_ms) {
+            groups.entry(parted).or_default().push(*job);
+        }
     }
-    let jobs: Vec<u64> =
-        changes.iter().map(|(sequence, _)| *sequence).take(COMMITTED_MAX).collect();
-    let committed = Committed {
-        jobs,
-        time: engine.proposer.wall(),
-        applied: vec![engine.identity.node_id],
-        pending: Vec::new(),
-    };
-    let _ = engine.proposer.propose(Body::Committed(committed)).await;
-    true
+    for (Parted { applied, pending }, jobs) in groups {
+        let committed = Committed { jobs, time: engine.proposer.wall(), applied, pending };
+        let _ = engine.proposer.propose(Body::Committed(committed)).await;
+    }
+    !changes.is_empty()
 }
 
 /// Runs a job's function in a task of its own, unless one runs already.
@@ -112,6 +125,7 @@ fn spawn(engine: &Arc<Engine>, running: &Running, state: &Arc<State>, sequence: 
 
 async fn run_to_end(engine: &Arc<Engine>, state: &Arc<State>, job: &Arc<Job>) {
     let executed = engine.proposer.wall();
+    let term = engine.role.borrow().term;
     let left = Duration::from_micros(job.deadline_us.saturating_sub(state.clock_us));
     let deadline = Instant::now() + left;
     let mut view = base_view(state, job);
@@ -122,7 +136,9 @@ async fn run_to_end(engine: &Arc<Engine>, state: &Arc<State>, job: &Arc<Job>) {
         } else {
             plan(engine, view.clone(), job, deadline).await
         };
-        if finish(engine, job, plan, executed).await {
+        // What failed because the master moved is nobody's outcome: who leads runs it again.
+        let now = *engine.role.borrow();
+        if !now.leads || now.term != term || finish(engine, job, plan, executed).await {
             return;
         }
         view = engine.board.state();
@@ -237,14 +253,25 @@ fn open_inputs(engine: &Engine, job: &Job) -> Option<Params> {
     serde_json::from_slice(opened.expose()).ok()
 }
 
-/// Proposes the end; false if the plan was stale and has to be made again.
+/// Proposes the end; false if the plan was stale and has to be made again. An end that the log
+/// does not take now is proposed again: it is the one thing that this job still needs.
 async fn finish(engine: &Engine, job: &Job, plan: Plan, executed: Time) -> bool {
+    let member = plan.member.clone();
     let finish = Finish {
         job: job.sequence,
         plan,
         executed: Some(executed),
         finished: engine.proposer.wall(),
     };
-    let answer = engine.proposer.propose(Body::Finish(Box::new(finish))).await;
-    !matches!(answer, Ok(Answer::Stale))
+    loop {
+        let body = Body::Finish(Box::new(finish.clone()));
+        let answer = match &member {
+            Some(change) => engine.proposer.propose_member(change, body).await,
+            None => engine.proposer.propose(body).await,
+        };
+        match answer {
+            Err(ProposeError::TooBusy) => tokio::time::sleep(FINISH_AGAIN).await,
+            answer => return !matches!(answer, Ok(Answer::Stale)),
+        }
+    }
 }

@@ -2,12 +2,14 @@
 
 use super::execute::WorldFacts;
 use crate::certificates;
+use crate::cluster::keeper;
 use crate::engine::Engine;
 use crate::facts;
 use crate::secret::Secret;
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 use std::sync::Arc;
+use std::time::Duration;
 use tiebeam_core::apply::retention::TREE_EVERY;
 use tiebeam_core::proposal::{Body, Intent};
 use tiebeam_core::{Answer, Path, State, Tree, diff};
@@ -21,6 +23,9 @@ use tiebeam_proto::record::{CommandRecord, JobRecord};
 /// Changes that a look back undoes at most: a full tree is never further, unless the newest of
 /// them waits for its committed stamp.
 const LOOK_BACK_MAX: u64 = 2 * TREE_EVERY;
+
+/// How long a member gets to take leadership over.
+const HAND_OVER_WAIT: Duration = Duration::from_secs(3);
 
 /// The world of one run.
 pub struct JobWorld {
@@ -129,11 +134,11 @@ impl World for JobWorld {
     }
 
     fn node_state(&self, node: u32) -> &'static str {
-        if node == self.engine.identity.node_id { "online" } else { "offline" }
+        self.engine.cluster.node_state(node)
     }
 
     fn node_booted(&self, node: u32) -> Option<String> {
-        (node == self.engine.identity.node_id).then(facts::booted).flatten()
+        facts::node(&self.engine, node)["booted"].as_str().map(str::to_owned)
     }
 
     fn health(&self) -> Value {
@@ -143,11 +148,21 @@ impl World for JobWorld {
     fn wait_published(&self, node: u32, revision: u64, timeout_s: u64) -> BoxFuture<'static, bool> {
         let engine = self.engine.clone();
         Box::pin(async move {
-            if node != engine.identity.node_id {
-                return false;
-            }
-            let wait = engine.published.wait_for(revision);
             let limit = std::time::Duration::from_secs(timeout_s);
+            if node == engine.identity.node_id {
+                let wait = engine.published.wait_for(revision);
+                return tokio::time::timeout(limit, wait).await.is_ok();
+            }
+            let told = || {
+                let state = engine.board.state();
+                let member = state.members.get(&node)?.raft_id;
+                engine.cluster.report_of(member).map(|report| report.published)
+            };
+            let wait = async {
+                while told() < Some(revision) {
+                    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                }
+            };
             tokio::time::timeout(limit, wait).await.is_ok()
         })
     }
@@ -180,6 +195,35 @@ impl World for JobWorld {
         })
     }
 
+    fn ca_fingerprint(&self) -> Result<String, JobError> {
+        let facts = certificates::facts(&self.engine);
+        let found = facts["authority"]["fingerprint"].as_str();
+        let found = found.map(|text| text.trim_start_matches("sha256:").to_owned());
+        found.ok_or_else(|| JobError::failed("the authority's certificate cannot be read"))
+    }
+
+    fn newest(&self) -> Arc<State> {
+        self.engine.board.state()
+    }
+
+    fn caught_up(&self, node: u32) -> bool {
+        keeper::is_near(&self.engine.cluster, &self.engine.board.state(), node)
+    }
+
+    fn pause(&self, milliseconds: u64) -> BoxFuture<'static, ()> {
+        Box::pin(tokio::time::sleep(Duration::from_millis(milliseconds)))
+    }
+
+    fn submitted_to(&self) -> u32 {
+        let live = self.facts.live.as_ref().and_then(|(_, id)| tiebeam_core::job::parse_job_id(id));
+        live.map_or(self.engine.identity.node_id, |(node, _)| node)
+    }
+
+    fn hand_over(&self, to: &[u32]) -> BoxFuture<'static, Result<(), JobError>> {
+        let (engine, to) = (self.engine.clone(), to.to_vec());
+        Box::pin(async move { hand_over(&engine, &to).await })
+    }
+
     fn progress(&self, percent: u8, text: &str) {
         if let Some((_, id)) = &self.facts.live {
             self.engine.metrics.progress.note(id, percent, text);
@@ -201,6 +245,23 @@ impl JobWorld {
         }
         Ok((state.config.clone(), state.revision))
     }
+}
+
+/// Hands leadership to the first of these members that takes it; to the furthest, if none is named.
+async fn hand_over(engine: &Engine, to: &[u32]) -> Result<(), JobError> {
+    let state = engine.board.state();
+    let voter = |node: &u32| state.members.get(node).filter(|m| m.voter).map(|m| m.raft_id);
+    let named: Vec<Option<u64>> = to.iter().map(voter).filter(Option::is_some).collect();
+    let tries = if to.is_empty() { vec![None] } else { named };
+    let mut role = engine.role.clone();
+    for next in tries {
+        engine.proposer.transfer(next);
+        let given = role.wait_for(|role| !role.leads);
+        if tokio::time::timeout(HAND_OVER_WAIT, given).await.is_ok() {
+            return Ok(());
+        }
+    }
+    Err(JobError::failed("no voter took the leadership over: see node_state for who is online"))
 }
 
 /// Runs a command of a live job: its intent first, then its end, whichever master saw it start.

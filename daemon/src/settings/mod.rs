@@ -266,9 +266,6 @@ impl Settings {
     /// # Errors
     /// The first value that cannot work, by key, or that this version does not have.
     pub fn check(&self) -> Result<(), SettingsError> {
-        if self.rpc.on_follower == OnFollower::Forward {
-            return Err(SettingsError::NotInThisVersion("rpc.on_follower: forward"));
-        }
         if self.peer.listen.is_some() {
             return Err(SettingsError::NotInThisVersion("peer.listen"));
         }
@@ -367,7 +364,6 @@ mod tests {
             ("disk.free_percent_min", |s| s.disk.free_percent_min = 99),
             ("raft.tick_ms", |s| s.raft.tick_ms = 1),
             ("raft.election_ticks", |s| s.raft.election_ticks = 3),
-            ("not in this version", |s| s.rpc.on_follower = OnFollower::Forward),
             ("peer.listen", |s| s.peer.listen = "127.0.0.1:9".parse().ok()),
         ];
         for (key, change) in table {

@@ -59,7 +59,7 @@ pub const KEYS: &[Key] = &[
         true,
         &[
             "What this node does with a call while it is not the master: `redirect` answers 302",
-            "with the master's address. (`forward` is not in this version.)",
+            "with the master's address, `forward` passes the call on to it.",
         ],
     ),
     key(

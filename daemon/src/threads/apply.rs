@@ -7,23 +7,28 @@
 
 use super::raft::ToRaft;
 use super::snapshot::Snapshotter;
-use super::{Batch, Waiter, stop_the_node};
+use super::{Batch, ToApply, Waiter, stop_the_node};
 use crate::board::Board;
 use crate::history::HistoryHandle;
 use crate::metrics::{Metrics, OutcomeLabel};
-use crate::proposer::{Answered, ProposeError};
+use crate::proposer::{Answered, ProposeError, Stamp};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use tiebeam_core::effect::{Answer, Effect, Event, What};
+use tiebeam_core::member::Seat;
 use tiebeam_core::proposal::Proposal;
 use tiebeam_core::{State, job};
 use tiebeam_proto::Stage;
+use tiebeam_proto::chain::Head;
+use tiebeam_replica::membership::{Change, decode_change};
 use tiebeam_replica::{Entry, EntryKind};
 use tokio::sync::oneshot;
 
 /// The parts that apply hands its effects to.
 pub struct Applier {
+    /// This node's id.
+    pub own: u32,
     /// State; nobody else changes it.
     pub state: State,
     /// What the rest of the daemon sees.
@@ -32,6 +37,8 @@ pub struct Applier {
     pub history: HistoryHandle,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// What cluster time has counted.
+    pub stamp: Arc<Stamp>,
     /// Who takes snapshots.
     pub snapshotter: Snapshotter,
 }
@@ -44,20 +51,51 @@ struct Gathered {
     ended_jobs: Vec<u64>,
     ended_commands: Vec<(u64, String)>,
     due: bool,
+    /// Changes of membership that were applied, and whether State took them.
+    conf: Vec<(u64, bool)>,
 }
 
 impl Applier {
     /// Applies what comes until the raft thread has gone.
-    pub fn run(mut self, batches: &Receiver<Batch>, raft: &Sender<ToRaft>) {
-        while let Ok(batch) = batches.recv() {
-            self.apply(batch);
+    pub fn run(mut self, queue: &Receiver<ToApply>, raft: &Sender<ToRaft>) {
+        while let Ok(work) = queue.recv() {
+            let conf = match work {
+                ToApply::Batch(batch) => self.apply(batch),
+                ToApply::Install(state) => {
+                    self.install(*state);
+                    Vec::new()
+                }
+                ToApply::Snapshot => {
+                    self.snapshotter.take_now(&self.state);
+                    continue;
+                }
+            };
             // The raft thread has gone only if the node stops; what is left is applied anyway.
+            for (index, accepted) in conf {
+                let _ = raft.send(ToRaft::ConfApplied { index, accepted });
+            }
             let _ = raft.send(ToRaft::Applied(self.state.applied));
         }
     }
 
-    /// Applies entries that were committed before this process started, or a batch.
-    pub fn apply(&mut self, batch: Batch) {
+    /// Goes on from a snapshot: State jumps, and what lies between is missing in the history.
+    fn install(&mut self, state: State) {
+        let head = Head { index: state.chain.index, hash: state.chain.head };
+        if let Err(error) = self.history.skip_to(head) {
+            stop_the_node("the history cannot go on behind a snapshot", &error);
+        }
+        self.history.set_floor(state.chain.floor_index);
+        let ended: Vec<u64> =
+            self.state.jobs.keys().filter(|id| !state.jobs.contains_key(*id)).copied().collect();
+        self.state = state;
+        self.board.show(self.state.clone());
+        self.board.tell_job_ends(&ended);
+        self.board.tell_command_ends(&[], &ended);
+        self.board.note_due();
+    }
+
+    /// Applies a batch; says what became of changes of membership in it.
+    fn apply(&mut self, batch: Batch) -> Vec<(u64, bool)> {
         let mut gathered = Gathered::default();
         let mut waiters: VecDeque<Waiter> = batch.waiters.into();
         for entry in &batch.entries {
@@ -81,21 +119,42 @@ impl Applier {
         }
         let bytes: u64 = batch.entries.iter().map(|entry| entry.payload.len() as u64).sum();
         self.snapshotter.note(&self.state, batch.entries.len() as u64, bytes);
+        gathered.conf
     }
 
     fn apply_entry(&mut self, entry: &Entry, waiter: Option<Waiter>, gathered: &mut Gathered) {
         let decoded;
         let proposal: Option<&Proposal> = match (&waiter, entry.kind) {
+            // Raft empties a change that it does not take after all.
+            (_, EntryKind::Empty) => None,
             (Some(waiter), _) => Some(&waiter.proposal),
             (None, EntryKind::Normal) => {
-                decoded = Proposal::decode(&entry.payload).unwrap_or_else(|error| {
-                    stop_the_node(&format!("entry {} cannot be read", entry.index), &error)
-                });
+                decoded = decode(entry.index, &entry.payload);
                 Some(&decoded)
             }
-            (None, EntryKind::Empty | EntryKind::Conf) => None,
+            (None, EntryKind::Conf) => {
+                let context = decode_change(&entry.payload).map(|(_, context)| context);
+                decoded = decode(entry.index, &context.unwrap_or_default());
+                Some(&decoded)
+            }
         };
-        let (answer, effects) = self.state.apply(entry.index, entry.term, proposal);
+        if proposal.is_some_and(|proposal| proposal.header.proposer != self.own) {
+            // Another master's entry has counted the time that has passed.
+            self.stamp.take_us();
+        }
+        let (answer, effects) = match seat_of(entry) {
+            Some(seat) => {
+                let (answer, effects, accepted) =
+                    self.state.apply_conf(entry.index, entry.term, seat, proposal);
+                gathered.conf.push((entry.index, accepted));
+                (answer, effects)
+            }
+            None if entry.kind == EntryKind::Empty && waiter.is_some() => {
+                let (_, effects) = self.state.apply(entry.index, entry.term, None);
+                (Answer::Stale, effects)
+            }
+            None => self.state.apply(entry.index, entry.term, proposal),
+        };
         for effect in effects {
             self.carry_out(effect, gathered);
         }
@@ -129,6 +188,25 @@ impl Applier {
     }
 }
 
+/// The proposal in an entry's payload.
+fn decode(index: u64, payload: &[u8]) -> Proposal {
+    Proposal::decode(payload)
+        .unwrap_or_else(|error| stop_the_node(&format!("entry {index} cannot be read"), &error))
+}
+
+/// What raft is about to change at this entry.
+fn seat_of(entry: &Entry) -> Option<(u64, Seat)> {
+    if entry.kind != EntryKind::Conf {
+        return None;
+    }
+    Some(match decode_change(&entry.payload) {
+        Ok((Change::AddVoter(id), _)) => (id, Seat::Voter),
+        Ok((Change::AddLearner(id), _)) => (id, Seat::Learner),
+        Ok((Change::Remove(id), _)) => (id, Seat::Gone),
+        Err(error) => stop_the_node(&format!("entry {} is no change", entry.index), &error),
+    })
+}
+
 /// Notes whom to wake for what the event tells.
 fn note_ends(event: &Event, gathered: &mut Gathered) {
     match &event.what {
@@ -139,10 +217,7 @@ fn note_ends(event: &Event, gathered: &mut Gathered) {
             let sequence = job::parse_job_id(job).map(|(_, sequence)| sequence);
             gathered.ended_commands.extend(sequence.map(|s| (s, command.to_string())));
         }
-        What::Stage { .. }
-        | What::Command { .. }
-        | What::Config { .. }
-        | What::Node { .. } => {}
+        What::Stage { .. } | What::Command { .. } | What::Config { .. } | What::Node { .. } => {}
     }
 }
 

@@ -7,10 +7,13 @@
 
 pub mod apply;
 pub mod log_writer;
+mod memory;
 pub mod raft;
 pub mod snapshot;
+pub mod start;
 
 use std::sync::Arc;
+use tiebeam_core::State;
 use tiebeam_core::proposal::Proposal;
 use tiebeam_replica::Entry;
 
@@ -35,6 +38,16 @@ pub struct Batch {
     pub entries: Vec<Entry>,
     /// Who waits for one of them.
     pub waiters: Vec<Waiter>,
+}
+
+/// Something for the apply thread.
+pub enum ToApply {
+    /// Apply these.
+    Batch(Batch),
+    /// A snapshot takes State's place.
+    Install(Box<State>),
+    /// Somebody needs a snapshot now.
+    Snapshot,
 }
 
 /// Ends the process because this node cannot go on. The reason is the last line of its log.

@@ -1,38 +1,26 @@
 //! The raft thread: owns the replica's node and does no I/O. It drains its queue, asks the node
-//! once what is to be done, and hands that to the log writer and to apply.
+//! once what is to be done, and hands that to the log writer, to apply and to the other members.
 
-use super::apply::Applier;
-use super::log_writer::{self, ToLog};
-use super::snapshot::Snapshotter;
-use super::{Batch, Waiter, stop_the_node};
-use crate::board::Board;
-use crate::disk::{DataDisk, SystemRng};
+use super::log_writer::ToLog;
+use super::memory::Memory;
+use super::{Batch, ToApply, Waiter, stop_the_node};
 use crate::engine::Role;
-use crate::history::HistoryHandle;
-use crate::identity::Identity;
-use crate::metrics::Metrics;
-use crate::proposer::{Inbox, ProposeError, Proposed, Request};
-use crate::settings::Settings;
-use std::collections::{HashMap, VecDeque};
-use std::path::{Path, PathBuf};
+use crate::proposer::{ProposeError, Proposed, Request};
+use bytes::Bytes;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
-use std::thread::JoinHandle;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender};
 use std::time::{Duration, Instant};
 use tiebeam_core::State;
-use tiebeam_core::snapshot::SnapshotError as StateError;
-use tiebeam_replica::log::{Log, LogSettings};
-use tiebeam_replica::node::{self as replica, Input, Node, NodeSettings, Output};
-use tiebeam_replica::recovery::{self, RecoveryError, Start};
-use tiebeam_replica::seams::Rng;
+use tiebeam_replica::membership::Membership;
+use tiebeam_replica::node::{self as replica, Envelope, Input, Node, Output};
+use tiebeam_replica::{Group, Mark};
 use tokio::sync::{oneshot, watch};
 
-/// Batches of entries between the raft thread and apply: a bound, so that apply's lag is felt.
-const BATCHES_MAX: usize = 64;
-/// Applied entries that stay in memory.
-const IN_MEMORY: u64 = 512;
 /// Requests that are drained into one group.
 const DRAINED_MAX: usize = 4_096;
+/// A member that has not fetched its snapshot by then is offered it again.
+const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Something for the raft thread.
 pub enum ToRaft {
@@ -44,203 +32,118 @@ pub enum ToRaft {
     PersistFailed,
     /// State has applied up to here.
     Applied(u64),
-    /// There is a snapshot at this index.
-    Snapshotted {
+    /// State decided on the change of membership at this index; before the `Applied` of it.
+    ConfApplied {
         /// Its index.
         index: u64,
+        /// Whether State took it.
+        accepted: bool,
     },
+    /// There is a snapshot.
+    Snapshotted {
+        /// Its position.
+        mark: Mark,
+        /// The members there.
+        membership: Membership,
+    },
+    /// A message of a member.
+    Message {
+        /// Its raft id.
+        from: u64,
+        /// The message.
+        bytes: Bytes,
+    },
+    /// A member cannot be reached.
+    Unreachable(u64),
+    /// The snapshot that the leader offered is here and durable.
+    Installed {
+        /// Its position.
+        mark: Mark,
+        /// What it holds.
+        state: Box<State>,
+    },
+    /// Whether this node may lead: one that lacks acknowledged history must not (ruling 16).
+    Electable(bool),
+    /// Asks for the replica's view of itself.
+    Status(oneshot::Sender<replica::Status>),
 }
 
-/// Why snapshot and log cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ReplicaError {
-    /// Snapshot or log are damaged or cannot be read.
-    #[error("snapshot and log cannot be recovered")]
-    Recover(#[source] RecoveryError),
-    /// The snapshot's body is no State.
-    #[error("the snapshot cannot be read")]
-    State(#[source] StateError),
-    /// The node cannot be made.
-    #[error("the replica cannot start")]
-    Node(#[source] replica::NodeError),
-    /// A thread cannot be started.
-    #[error("a thread cannot be started")]
-    Thread(#[source] std::io::Error),
+/// The way to the other members, as the raft thread uses it.
+pub trait Outbox: Send + Sync {
+    /// Hands a message over; never blocks. False if it is lost.
+    fn send(&self, to: u64, message: Vec<u8>) -> bool;
+    /// Asks for the snapshot at `mark` to be fetched; [`ToRaft::Installed`] follows.
+    fn fetch_snapshot(&self, mark: Mark);
 }
 
-/// What a data folder holds of the replicated log.
-pub struct Recovered {
-    data: PathBuf,
-    raft_id: u64,
-    state: State,
-    start: Start,
-    log: Log<DataDisk>,
+/// What the raft thread is made with beside its queues.
+#[derive(Clone, Copy, Debug)]
+pub struct Knobs {
+    /// The tick.
+    pub tick: Duration,
+    /// Index of the snapshot that was there at the start.
+    pub snapshot: u64,
+    /// Whether this node is the only voter.
+    pub alone: bool,
 }
 
-impl Recovered {
-    /// Loads the newest snapshot and the log behind it.
-    ///
-    /// # Errors
-    /// Damage, or what the disk said.
-    pub fn load(data: &Path, identity: &Identity) -> Result<Recovered, ReplicaError> {
-        let disk = DataDisk::new(data);
-        let recovered = recovery::recover(disk, LogSettings::default(), Box::new(SystemRng))
-            .map_err(ReplicaError::Recover)?;
-        for finding in &recovered.findings {
-            tracing::warn!(path = finding.path, at = finding.offset, "{}", finding.what);
-        }
-        let state = tiebeam_core::snapshot::decode(&recovered.body).map_err(ReplicaError::State)?;
-        tracing::info!(
-            snapshot = state.applied,
-            entries = recovered.start.entries.len(),
-            torn_bytes = recovered.torn_bytes,
-            "log and snapshot recovered"
-        );
-        Ok(Recovered {
-            data: data.to_owned(),
-            raft_id: identity.raft_id(),
-            state,
-            start: recovered.start,
-            log: recovered.log,
-        })
-    }
-
-    /// State as the snapshot has it.
-    pub fn state(&self) -> &State {
-        &self.state
-    }
-
-    /// Starts the threads.
-    ///
-    /// # Errors
-    /// The node or a thread cannot be made.
-    pub fn start(
-        self,
-        settings: &Settings,
-        board: Arc<Board>,
-        history: HistoryHandle,
-        metrics: Arc<Metrics>,
-    ) -> Result<Replica, ReplicaError> {
-        let raft = &settings.raft;
-        let node_settings = NodeSettings {
-            election_tick: raft.election_ticks as usize,
-            heartbeat_tick: raft.heartbeat_ticks as usize,
-            ..NodeSettings::new(self.raft_id, SystemRng.next_u64())
-        };
-        let node = Node::new(node_settings, self.start).map_err(ReplicaError::Node)?;
-        let (to_raft, from_all) = channel();
-        let (to_log, for_log) = channel();
-        let (to_apply, for_apply) = sync_channel(BATCHES_MAX);
-        let (role, role_seen) = watch::channel(Role::default());
-        let floor = self.state.chain.floor_index;
-        let snapshotter =
-            Snapshotter::new(self.data, history.clone(), metrics.clone(), to_raft.clone(), floor);
-        let snapshot = self.state.applied;
-        let applier = Applier { state: self.state, board, history, metrics, snapshotter };
-        let log_metrics = applier.metrics.clone();
-        let (log, writer_to_raft) = (self.log, to_raft.clone());
-        let apply_to_raft = to_raft.clone();
-        let threads = vec![
-            thread("log", move || log_writer::run(log, &for_log, &writer_to_raft, &log_metrics))?,
-            thread("apply", move || applier.run(&for_apply, &apply_to_raft))?,
-            thread("raft", {
-                let tick = Duration::from_millis(u64::from(raft.tick_ms));
-                let raft = RaftThread::new(node, to_log, to_apply, role, snapshot);
-                move || raft.run(&from_all, tick)
-            })?,
-        ];
-        Ok(Replica { to_raft, role: role_seen, threads })
-    }
-}
-
-fn thread(
-    name: &str,
-    work: impl FnOnce() + Send + 'static,
-) -> Result<JoinHandle<()>, ReplicaError> {
-    std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(ReplicaError::Thread)
-}
-
-/// The running threads.
-pub struct Replica {
-    to_raft: Sender<ToRaft>,
-    role: watch::Receiver<Role>,
-    threads: Vec<JoinHandle<()>>,
-}
-
-struct RaftInbox(Sender<ToRaft>);
-
-impl Inbox for RaftInbox {
-    fn put(&self, request: Request) -> bool {
-        self.0.send(ToRaft::Request(request)).is_ok()
-    }
-}
-
-impl Replica {
-    /// The way in.
-    pub fn inbox(&self) -> impl Inbox + use<> {
-        RaftInbox(self.to_raft.clone())
-    }
-
-    /// This node's part, as it changes.
-    pub fn role(&self) -> watch::Receiver<Role> {
-        self.role.clone()
-    }
-
-    /// Ends the threads in order: raft first, then the log and apply, which drain their queues.
-    pub fn stop(self) {
-        let _ = self.to_raft.send(ToRaft::Request(Request::Stop));
-        drop(self.to_raft);
-        for thread in self.threads.into_iter().rev() {
-            if thread.join().is_err() {
-                tracing::error!("a thread of the replica panicked");
-            }
-        }
-    }
-}
-
-struct RaftThread {
+/// Owns the node.
+pub struct RaftThread {
     node: Node,
     to_log: Sender<ToLog>,
-    to_apply: SyncSender<Batch>,
+    to_apply: SyncSender<ToApply>,
     role: watch::Sender<Role>,
+    outbox: Arc<dyn Outbox>,
     tickets: u64,
     proposed: HashMap<u64, Proposed>,
     reads: HashMap<u64, oneshot::Sender<Result<u64, ProposeError>>>,
-    waiters: VecDeque<Waiter>,
+    /// By index and ticket: a node that led before may have had a later index then.
+    waiters: BTreeMap<(u64, u64), Waiter>,
+    memory: Memory,
     snapshots: VecDeque<u64>,
-    trimmed: u64,
+    /// The snapshot that is being fetched, and groups that wait for it.
+    installing: Option<(Mark, Vec<Group>)>,
+    /// Members that were offered a snapshot, and when.
+    offered: BTreeMap<u64, Instant>,
 }
 
 impl RaftThread {
-    fn new(
+    /// A thread around `node`.
+    pub fn new(
         node: Node,
         to_log: Sender<ToLog>,
-        to_apply: SyncSender<Batch>,
+        to_apply: SyncSender<ToApply>,
         role: watch::Sender<Role>,
-        snapshot: u64,
+        outbox: Arc<dyn Outbox>,
+        knobs: &Knobs,
     ) -> RaftThread {
         RaftThread {
             node,
             to_log,
             to_apply,
             role,
+            outbox,
             tickets: 0,
             proposed: HashMap::new(),
             reads: HashMap::new(),
-            waiters: VecDeque::new(),
+            waiters: BTreeMap::new(),
+            memory: Memory::new(knobs.snapshot, knobs.alone),
             // The one that was there at the start counts: else a node that is often started again
             // would keep its whole log.
-            snapshots: VecDeque::from([snapshot]),
-            trimmed: snapshot,
+            snapshots: VecDeque::from([knobs.snapshot]),
+            installing: None,
+            offered: BTreeMap::new(),
         }
     }
 
-    fn run(mut self, inbox: &Receiver<ToRaft>, tick: Duration) {
+    /// Works until it is told to stop.
+    pub fn run(mut self, inbox: &Receiver<ToRaft>, tick: Duration) {
         let mut next_tick = Instant::now();
         loop {
             let now = Instant::now();
             if now >= next_tick {
                 self.node.receive(Input::Tick);
+                self.forget_offers(now);
                 next_tick = now + tick;
             }
             match inbox.recv_timeout(next_tick.saturating_duration_since(now)) {
@@ -275,33 +178,57 @@ impl RaftThread {
 
     fn take(&mut self, work: ToRaft) {
         let input = match work {
-            ToRaft::Request(Request::Propose(mut proposed)) => {
-                self.tickets += 1;
-                let payload = std::mem::take(&mut proposed.payload).into();
-                self.proposed.insert(self.tickets, *proposed);
-                Input::Propose { ticket: self.tickets, payload }
-            }
+            ToRaft::Request(Request::Propose(proposed)) => self.propose(*proposed),
             ToRaft::Request(Request::Read(reply)) => {
                 self.tickets += 1;
                 self.reads.insert(self.tickets, reply);
                 Input::Read { ticket: self.tickets }
             }
+            ToRaft::Request(Request::Transfer(to)) => Input::Transfer { to },
             ToRaft::Request(Request::Stop) => return,
             ToRaft::Persisted(group) => Input::Persisted { group },
             ToRaft::PersistFailed => Input::PersistFailed,
             ToRaft::Applied(index) => return self.applied(index),
-            ToRaft::Snapshotted { index } => return self.compact(index),
+            ToRaft::ConfApplied { index, accepted } => Input::ConfApplied { index, accepted },
+            ToRaft::Snapshotted { mark, membership } => {
+                let manifest = Bytes::new();
+                self.node.receive(Input::SnapshotTaken { mark, membership, manifest });
+                return self.compact(mark.index);
+            }
+            ToRaft::Message { from, bytes } => Input::Message { from, bytes },
+            ToRaft::Unreachable(peer) => {
+                if self.offered.remove(&peer).is_some() {
+                    self.node.receive(Input::SnapshotSent { peer, delivered: false });
+                }
+                Input::Unreachable { peer }
+            }
+            ToRaft::Installed { mark, state } => return self.installed(mark, state),
+            ToRaft::Electable(electable) => Input::Electable(electable),
+            ToRaft::Status(reply) => {
+                // Who asked may have gone.
+                let _ = reply.send(self.node.status());
+                return;
+            }
         };
         self.node.receive(input);
     }
 
-    /// Nobody but this node ever needs an entry that is applied while it is the only voter, and on
-    /// disk the log stays as it is: so memory holds the newest entries only.
+    fn propose(&mut self, mut proposed: Proposed) -> Input {
+        self.tickets += 1;
+        let ticket = self.tickets;
+        let payload: Bytes = std::mem::take(&mut proposed.payload).into();
+        let change = proposed.change;
+        self.proposed.insert(ticket, proposed);
+        match change {
+            Some(change) => Input::ProposeConf { ticket, change, context: payload },
+            None => Input::Propose { ticket, payload },
+        }
+    }
+
     fn applied(&mut self, index: u64) {
         self.node.receive(Input::Applied { index });
-        if index >= self.trimmed + 2 * IN_MEMORY {
-            self.trimmed = index - IN_MEMORY;
-            self.node.receive(Input::Compact { index: self.trimmed });
+        if let Some(index) = self.memory.applied(index) {
+            self.node.receive(Input::Compact { index });
         }
     }
 
@@ -317,28 +244,37 @@ impl RaftThread {
         let _ = self.to_log.send(ToLog::Compact(index));
     }
 
+    /// A snapshot that nobody fetched in time is offered again.
+    fn forget_offers(&mut self, now: Instant) {
+        while let Some(peer) = self
+            .offered
+            .iter()
+            .find(|(_, at)| now - **at > SNAPSHOT_PATIENCE)
+            .map(|(peer, _)| *peer)
+        {
+            self.offered.remove(&peer);
+            self.node.receive(Input::SnapshotSent { peer, delivered: false });
+        }
+    }
+
     fn carry_out(&mut self, output: Output) {
         match output {
-            Output::Persist(group) => {
-                let _ = self.to_log.send(ToLog::Append(group));
-            }
+            Output::Persist(group) => self.persist(group),
+            Output::Send(messages) => self.send(&messages),
             Output::Proposed { ticket, mark } => {
-                if let Some(proposed) = self.proposed.remove(&ticket) {
-                    let Proposed { proposal, reply, .. } = proposed;
-                    self.waiters.push_back(Waiter {
-                        index: mark.index,
-                        term: mark.term,
-                        proposal,
-                        reply,
-                    });
+                if let Some(Proposed { proposal, reply, .. }) = self.proposed.remove(&ticket) {
+                    let waiter = Waiter { index: mark.index, term: mark.term, proposal, reply };
+                    self.waiters.insert((mark.index, ticket), waiter);
                 }
             }
             Output::Refused { ticket, reason } => self.refuse(ticket, reason),
             Output::Committed(entries) => {
                 let last = entries.last().map_or(0, |entry| entry.index);
-                let count = self.waiters.partition_point(|waiter| waiter.index <= last);
-                let waiters = self.waiters.drain(..count).collect();
-                let _ = self.to_apply.send(Batch { entries, waiters });
+                self.memory.committed(&entries);
+                let later = self.waiters.split_off(&(last + 1, 0));
+                let waiters = std::mem::replace(&mut self.waiters, later);
+                let waiters = waiters.into_values().collect();
+                let _ = self.to_apply.send(ToApply::Batch(Batch { entries, waiters }));
             }
             Output::ReadReady { ticket, index } => {
                 if let Some(reply) = self.reads.remove(&ticket) {
@@ -358,11 +294,57 @@ impl RaftThread {
                 let why = std::io::Error::other(format!("{halt:?}"));
                 stop_the_node("the replica halted", &why);
             }
-            // A cluster of one voter has nobody to send to; these come with the second node.
-            Output::Send(_)
-            | Output::MembersChanged { .. }
-            | Output::InstallSnapshot { .. }
-            | Output::SnapshotWanted { .. } => {}
+            Output::MembersChanged { membership, .. } => {
+                self.memory.set_alone(membership.is_only_voter(self.node.status().id));
+            }
+            Output::InstallSnapshot { mark, .. } => {
+                tracing::info!(index = mark.index, "this node is far behind: it gets a snapshot");
+                self.installing = Some((mark, Vec::new()));
+                self.outbox.fetch_snapshot(mark);
+            }
+            Output::SnapshotWanted { .. } => {
+                let _ = self.to_apply.send(ToApply::Snapshot);
+            }
+        }
+    }
+
+    /// What is written waits while a snapshot is fetched: it is durable before the log begins anew
+    /// behind it.
+    fn persist(&mut self, group: Group) {
+        match &mut self.installing {
+            Some((_, held)) => held.push(group),
+            None => {
+                let _ = self.to_log.send(ToLog::Append(group));
+            }
+        }
+    }
+
+    fn installed(&mut self, mark: Mark, state: Box<State>) {
+        if self.installing.as_ref().is_none_or(|(wanted, _)| *wanted != mark) {
+            return;
+        }
+        // Whether these took effect is in the log that this node will never see (ruling 1).
+        let later = self.waiters.split_off(&(mark.index + 1, 0));
+        for waiter in std::mem::replace(&mut self.waiters, later).into_values() {
+            let _ = waiter.reply.send(Err(ProposeError::Unknown));
+        }
+        let _ = self.to_apply.send(ToApply::Install(state));
+        self.memory.installed(mark.index);
+        self.snapshots = VecDeque::from([mark.index]);
+        let held = self.installing.take().map(|(_, held)| held);
+        for group in held.into_iter().flatten() {
+            self.persist(group);
+        }
+    }
+
+    fn send(&mut self, messages: &[Envelope]) {
+        for message in messages {
+            let to = message.to();
+            if message.snapshot().is_some() {
+                self.offered.insert(to, Instant::now());
+            }
+            // A message that is lost is sent again; the outbox tells who cannot be reached.
+            self.outbox.send(to, message.encode());
         }
     }
 

@@ -87,9 +87,14 @@ impl Snapshotter {
         self.bytes += bytes;
         let floor = state.chain.floor_index;
         let many = self.entries >= EVERY_ENTRIES || self.bytes >= EVERY_BYTES;
-        if !many && floor == self.floor && !self.is_cheap() {
-            return;
+        if many || floor != self.floor || self.is_cheap() {
+            self.take_now(state);
         }
+    }
+
+    /// Takes a snapshot, unless one is being taken.
+    pub fn take_now(&mut self, state: &State) {
+        let floor = state.chain.floor_index;
         if self.busy.swap(true, Ordering::AcqRel) {
             return;
         }
@@ -103,11 +108,11 @@ impl Snapshotter {
         let spawned = thread.spawn(move || {
             let begin = Instant::now();
             match take(&state, &data, &history) {
-                Ok(()) => {
+                Ok(SnapshotMeta { mark, membership }) => {
                     metrics.snapshots.inc();
                     history.drop_below(floor);
                     // The raft thread has gone only if the node stops.
-                    let _ = raft.send(ToRaft::Snapshotted { index: state.applied });
+                    let _ = raft.send(ToRaft::Snapshotted { mark, membership });
                 }
                 Err(error) => {
                     tracing::error!(error = %crate::report::chain(&error), "no snapshot taken");
@@ -132,13 +137,23 @@ enum TakeError {
     Write(#[source] SnapshotError),
 }
 
-fn take(state: &State, data: &std::path::Path, history: &HistoryHandle) -> Result<(), TakeError> {
+/// What a snapshot of this State is of.
+pub fn meta_of(state: &State) -> SnapshotMeta {
+    let of = |votes: bool| {
+        state.members.values().filter(move |one| one.voter == votes).map(|one| one.raft_id)
+    };
+    let membership = Membership { voters: of(true).collect(), learners: of(false).collect() };
+    SnapshotMeta { mark: Mark { index: state.applied, term: state.term }, membership }
+}
+
+fn take(
+    state: &State,
+    data: &std::path::Path,
+    history: &HistoryHandle,
+) -> Result<SnapshotMeta, TakeError> {
     history.sync_to(state.chain.index).map_err(TakeError::History)?;
-    let voters = state.members.values().filter(|member| member.voter).map(|m| m.raft_id);
-    let learners = state.members.values().filter(|member| !member.voter).map(|m| m.raft_id);
-    let membership = Membership { voters: voters.collect(), learners: learners.collect() };
-    let meta = SnapshotMeta { mark: Mark { index: state.applied, term: state.term }, membership };
+    let meta = meta_of(state);
     let body = tiebeam_core::snapshot::encode(state);
     let disk = DataDisk::new(data);
-    snapshot::save(disk, SNAPSHOT_FOLDER, meta, &body).map(drop).map_err(TakeError::Write)
+    snapshot::save(disk, SNAPSHOT_FOLDER, meta, &body).map_err(TakeError::Write)
 }

@@ -1,0 +1,277 @@
+//! What a node does for its cluster beside jobs: reports to the master, fetches what it lacks; and
+//! what a master owes its members: noting that one has joined, seating one that has caught up.
+//!
+//! All of it follows from State and from what was reported, so a new master goes on where the old
+//! one stopped (ruling 34).
+
+use super::{Cluster, MemberReport, remote};
+use crate::engine::Engine;
+use crate::threads::raft::ToRaft;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+use tiebeam_core::State;
+use tiebeam_core::member::{MemberChange, MemberStep};
+use tiebeam_core::proposal::Body;
+use tiebeam_core::state::{FEATURE_LEVEL, Member};
+
+/// How often duties are looked at without anything having happened.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How often members are asked for facts about themselves.
+const FACTS_EVERY: Duration = Duration::from_secs(5);
+/// A learner is seated when it lacks no more entries than this.
+const CAUGHT_UP: u64 = 1_000;
+
+/// This node's report as of now.
+pub fn report_now(engine: &Engine) -> MemberReport {
+    let state = engine.board.state();
+    MemberReport {
+        term: 0,
+        applied: state.applied,
+        published: engine.published.revision(),
+        history_to: engine.history_thread.metrics().durable.load(Relaxed),
+        history_from: whole_from(engine, &state),
+        wall_us: u64::try_from(engine.proposer.wall().0).unwrap_or(0),
+        feature_level: u64::from(FEATURE_LEVEL),
+    }
+}
+
+/// The lowest record from which this node's history has no gap.
+fn whole_from(engine: &Engine, state: &State) -> u64 {
+    let gaps = engine.history.gaps(state.chain.floor_index.max(1));
+    gaps.last().map_or(state.chain.floor_index.max(1), |(_, to)| to + 1)
+}
+
+/// Reports after every batch that was applied or published, and now and then.
+pub async fn report(engine: Arc<Engine>) {
+    let mut applied = engine.board.follow_applied();
+    let mut published = engine.published.follow();
+    loop {
+        engine.cluster.report(report_now(&engine));
+        tokio::select! {
+            _ = applied.changed() => {}
+            _ = published.changed() => {}
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+            () = engine.stop.cancelled() => return,
+        }
+    }
+}
+
+/// Waits until this node has applied everything that was committed when it started (ruling 6).
+pub async fn catch_up(engine: Arc<Engine>) {
+    while !engine.cluster.is_caught_up() {
+        if let Ok(index) = engine.proposer.read_index().await {
+            engine.board.applied(index).await;
+            engine.cluster.note_caught_up();
+            tracing::info!(index, "caught up with what was committed at the start");
+            return;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(20)) => {}
+            () = engine.stop.cancelled() => return,
+        }
+    }
+}
+
+/// Keeps the connections as the members are.
+pub async fn follow_members(engine: Arc<Engine>) {
+    let mut due = engine.board.due();
+    let mut seen = engine.board.state().members.clone();
+    let mut nodes = engine.board.state().config.revision_at(&nodes_path());
+    loop {
+        tokio::select! {
+            _ = due.changed() => {}
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+            () = engine.stop.cancelled() => return,
+        }
+        let state = engine.board.state();
+        let revision = state.config.revision_at(&nodes_path());
+        if (state.members != seen || revision != nodes)
+            && let Some(peers) = engine.cluster.peers()
+        {
+            peers.refresh();
+            (seen, nodes) = (state.members.clone(), revision);
+        }
+    }
+}
+
+fn nodes_path() -> tiebeam_core::Path {
+    tiebeam_core::path::path(&["nodes"])
+}
+
+/// A node with a gap in its history must not lead (ruling 16).
+pub async fn watch_gaps(engine: Arc<Engine>, raft: Sender<ToRaft>) {
+    let mut electable = true;
+    loop {
+        let floor = engine.board.state().chain.floor_index.max(1);
+        let whole = engine.history.gaps(floor).is_empty();
+        if whole != electable {
+            electable = whole;
+            tracing::info!(electable, "whether this node may lead");
+            // The raft thread has gone only if the node stops.
+            let _ = raft.send(ToRaft::Electable(electable));
+            if !electable && engine.cluster.is_master() {
+                engine.proposer.transfer(None);
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+            () = engine.stop.cancelled() => return,
+        }
+    }
+}
+
+/// A voter fetches the key of the cluster's authority if it has none (ruling 21).
+pub async fn fetch_authority(engine: Arc<Engine>) {
+    loop {
+        let own = engine.identity.node_id;
+        let is_voter = engine.board.state().members.get(&own).is_some_and(|member| member.voter);
+        if is_voter && engine.keys.authority_key().is_none() {
+            match remote::ca_key(&engine.cluster).await {
+                Ok(key) => {
+                    let key = String::from_utf8_lossy(&key).into_owned();
+                    match engine.keys.keep_authority(&engine.data, crate::secret::Secret::new(key))
+                    {
+                        Ok(()) => tracing::info!("this voter has the authority's key"),
+                        Err(error) => {
+                            let why = crate::report::chain(&error);
+                            tracing::warn!(why, "the authority's key is not kept");
+                        }
+                    }
+                }
+                Err(error) => tracing::debug!(why = crate::report::chain(&error), "no key yet"),
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+            () = engine.stop.cancelled() => return,
+        }
+    }
+}
+
+/// Does what a master owes its members.
+pub async fn keep(engine: Arc<Engine>) {
+    loop {
+        if engine.is_master() {
+            let state = engine.board.state();
+            if let Some(step) = next_step(&engine.cluster, &state) {
+                propose(&engine, step).await;
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+            () = engine.stop.cancelled() => return,
+        }
+    }
+}
+
+async fn propose(engine: &Engine, step: MemberStep) {
+    let body = Body::Member(step.clone());
+    let answer = match &step {
+        MemberStep::Joined { .. } => engine.proposer.propose(body).await,
+        MemberStep::Seated { change } => engine.proposer.propose_member(change, body).await,
+    };
+    match answer {
+        Ok(_) => tracing::info!(?step, "membership"),
+        Err(error) => tracing::debug!(?step, %error, "to be tried again"),
+    }
+}
+
+/// The first thing that is due: one member at a time (ruling 43).
+fn next_step(cluster: &Cluster, state: &State) -> Option<MemberStep> {
+    for (node, member) in &state.members {
+        let Some(report) = cluster.report_of(member.raft_id) else { continue };
+        if member.joining && report.applied > member.since {
+            return Some(MemberStep::Joined { node: *node, raft_id: member.raft_id });
+        }
+    }
+    let due = |(node, member): &(&u32, &Member)| {
+        let report = cluster.report_of(member.raft_id);
+        report.is_some_and(|report| is_to_be_seated(state, **node, member, &report))
+    };
+    let (node, member) = state.members.iter().find(due)?;
+    let change = MemberChange::Promote { node: *node, raft_id: member.raft_id };
+    Some(MemberStep::Seated { change })
+}
+
+/// Whether a member has reported that it lacks next to nothing.
+pub fn is_near(cluster: &Cluster, state: &State, node: u32) -> bool {
+    let member = state.members.get(&node);
+    let report = member.and_then(|member| cluster.report_of(member.raft_id));
+    node == cluster.own() || report.is_some_and(|report| lacks_little(state, &report))
+}
+
+fn lacks_little(state: &State, report: &MemberReport) -> bool {
+    let near = report.applied + CAUGHT_UP >= state.applied;
+    let whole = report.history_from <= state.chain.floor_index.max(1)
+        && report.history_to + CAUGHT_UP >= state.chain.index;
+    near && whole
+}
+
+/// Whether a learner that is to be a voter lacks nothing that matters (ruling 16).
+fn is_to_be_seated(state: &State, node: u32, member: &Member, report: &MemberReport) -> bool {
+    let role = state.config.value(&State::node_path(node).child("role"));
+    let wanted = role.as_ref().and_then(Value::as_str) == Some("voter");
+    wanted && !member.voter && !member.joining && lacks_little(state, report)
+}
+
+/// What members say of themselves, asked now and then by every node.
+pub async fn ask_facts(engine: Arc<Engine>) {
+    loop {
+        let mut facts = BTreeMap::new();
+        for member in engine.cluster.others() {
+            let node = u32::try_from(member >> 16).unwrap_or_default();
+            if engine.cluster.is_online(member)
+                && let Ok(found) = remote::facts(&engine.cluster, member).await
+            {
+                facts.insert(node, found);
+            }
+        }
+        engine.members_facts.store(Arc::new(facts));
+        tokio::select! {
+            () = tokio::time::sleep(FACTS_EVERY) => {}
+            () = engine.stop.cancelled() => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use tiebeam_core::Tree;
+
+    #[test]
+    fn a_learner_is_seated_when_it_lacks_nothing() {
+        let at = State::node_path(12);
+        let config = Tree::new().set(&at, &json!({"role": "voter"}), 1).expect("a small tree");
+        let mut state = State { config, applied: 5_000, ..State::default() };
+        (state.chain.index, state.chain.floor_index) = (4_000, 10);
+        let member = Member {
+            raft_id: 12 << 16 | 1,
+            key_hash: String::new(),
+            voter: false,
+            joining: false,
+            since: 3,
+        };
+        let whole = MemberReport {
+            applied: 4_500,
+            history_from: 10,
+            history_to: 3_990,
+            ..Default::default()
+        };
+        assert!(is_to_be_seated(&state, 12, &member, &whole));
+        for lacks in [
+            MemberReport { applied: 3_000, ..whole },
+            MemberReport { history_from: 11, ..whole },
+            MemberReport { history_to: 100, ..whole },
+        ] {
+            assert!(!is_to_be_seated(&state, 12, &member, &lacks), "{lacks:?}");
+        }
+        let joining = Member { joining: true, ..member };
+        assert!(!is_to_be_seated(&state, 12, &joining, &whole));
+    }
+}

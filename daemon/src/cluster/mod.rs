@@ -1,0 +1,266 @@
+//! This node among the others: who the members are, what they reported, whom the master awaits.
+//!
+//! `report` is what a member tells its master; `commits` lets calls wait until the awaited members
+//! have applied their change (ruling 6); `service` answers peers, `remote` asks them; `install`
+//! fetches a snapshot, `catch_up` history; `keeper` does what a master owes its members. Nothing
+//! here decides what a change means: that is core's.
+
+mod commits;
+pub mod install;
+pub mod keeper;
+pub mod remote;
+mod report;
+pub mod service;
+
+use crate::board::Board;
+use crate::engine::Role;
+use crate::peer::{Directory, PeerAddress, Peers};
+use crate::threads::raft::Outbox;
+use commits::Commits;
+use install::Orders;
+pub use report::MemberReport;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+use tiebeam_core::State;
+use tiebeam_core::commit::{Heard, Parted};
+use tiebeam_replica::Mark;
+use tokio::sync::watch;
+
+/// A raft message of a member.
+pub const FRAME_RAFT: u8 = 1;
+/// A member's report to its master.
+pub const FRAME_REPORT: u8 = 2;
+/// How often the master looks who is online while somebody waits for a commit.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// What this node knows of its cluster.
+pub struct Cluster {
+    raft_id: u64,
+    board: Arc<Board>,
+    cluster_id: String,
+    election_timeout: Duration,
+    role: watch::Receiver<Role>,
+    peers: OnceLock<Arc<Peers>>,
+    reports: Mutex<BTreeMap<u64, MemberReport>>,
+    commits: Commits,
+    orders: Orders,
+    /// Whether everything that was committed when this process started is applied (ruling 6).
+    caught_up: AtomicBool,
+    /// When the leader last changed, for `node_state` right after an election.
+    since: Mutex<(Option<u64>, Instant)>,
+}
+
+/// What the raft thread needs of the cluster; it must not see the rest.
+pub struct ClusterOutbox(pub Arc<Cluster>);
+
+impl Outbox for ClusterOutbox {
+    fn send(&self, to: u64, message: Vec<u8>) -> bool {
+        self.0.peers.get().is_some_and(|peers| peers.send(to, FRAME_RAFT, message))
+    }
+
+    fn fetch_snapshot(&self, mark: Mark) {
+        self.0.orders.put(mark);
+    }
+}
+
+impl Directory for Cluster {
+    fn cluster_id(&self) -> String {
+        self.cluster_id.clone()
+    }
+
+    fn members(&self) -> Vec<PeerAddress> {
+        let state = self.board.state();
+        let others = state.members.values().filter(|member| member.raft_id != self.raft_id);
+        others
+            .filter_map(|member| {
+                let address = address_of(&state, member.raft_id)?;
+                let key_hash = member.key_hash.clone();
+                Some(PeerAddress { raft_id: member.raft_id, key_hash, address })
+            })
+            .collect()
+    }
+}
+
+/// The advertised `host:port` of a member.
+pub fn address_of(state: &State, raft_id: u64) -> Option<String> {
+    let (node, _) = state.member_of(raft_id)?;
+    let entry = state.config.value(&State::node_path(node))?;
+    entry["address"].as_str().map(str::to_owned)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Cluster {
+    /// What a node knows before it has heard anything.
+    pub fn new(
+        raft_id: u64,
+        cluster_id: String,
+        board: Arc<Board>,
+        role: watch::Receiver<Role>,
+        election_timeout: Duration,
+    ) -> Cluster {
+        Cluster {
+            raft_id,
+            board,
+            cluster_id,
+            election_timeout,
+            role,
+            peers: OnceLock::new(),
+            reports: Mutex::default(),
+            commits: Commits::default(),
+            orders: Orders::default(),
+            caught_up: AtomicBool::new(false),
+            since: Mutex::new((None, Instant::now())),
+        }
+    }
+
+    /// The connections to the others, once they are there.
+    pub fn connect(&self, peers: Arc<Peers>) {
+        // It is called once, at the start.
+        let _ = self.peers.set(peers);
+    }
+
+    /// The connections to the others.
+    pub fn peers(&self) -> Option<&Arc<Peers>> {
+        self.peers.get()
+    }
+
+    /// This node's id.
+    pub fn own(&self) -> u32 {
+        u32::try_from(self.raft_id >> 16).unwrap_or(u32::MAX)
+    }
+
+    /// One election timeout.
+    pub fn election_timeout(&self) -> Duration {
+        self.election_timeout
+    }
+
+    /// Whether this node leads and has applied the first entry of its term (ruling 34).
+    pub fn is_master(&self) -> bool {
+        let role = *self.role.borrow();
+        role.leads && self.board.state().term == role.term
+    }
+
+    /// Everything that was committed when this process started is applied: it may publish, report
+    /// and be read from.
+    pub fn note_caught_up(&self) {
+        self.caught_up.store(true, Ordering::Release);
+    }
+
+    /// Whether [`Cluster::note_caught_up`] was called.
+    pub fn is_caught_up(&self) -> bool {
+        self.caught_up.load(Ordering::Acquire)
+    }
+
+    /// Whether anything came from a member within one election timeout; this node always answers.
+    pub fn is_online(&self, raft_id: u64) -> bool {
+        raft_id == self.raft_id
+            || self.heard_within(raft_id).is_some_and(|ago| ago <= self.election_timeout)
+    }
+
+    /// How long ago a member was last heard.
+    pub fn heard_within(&self, raft_id: u64) -> Option<Duration> {
+        self.peers.get()?.heard(raft_id).map(|at| at.elapsed())
+    }
+
+    /// A node's state in one word: `online`, `offline` or `joining`.
+    pub fn node_state(&self, node: u32) -> &'static str {
+        let state = self.board.state();
+        match state.members.get(&node) {
+            Some(member) if member.joining => "joining",
+            Some(member) if self.is_online(member.raft_id) => "online",
+            _ => "offline",
+        }
+    }
+
+    /// What a member last reported, to whichever master.
+    pub fn report_of(&self, raft_id: u64) -> Option<MemberReport> {
+        lock(&self.reports).get(&raft_id).copied()
+    }
+
+    /// What the master knows of a member, in its own term.
+    fn heard(&self, raft_id: u64, term: u64) -> Heard {
+        let applied = self.report_of(raft_id).filter(|report| report.term == term);
+        Heard {
+            applied: applied.map_or(0, |report| report.applied),
+            online: self.is_online(raft_id),
+        }
+    }
+
+    /// Keeps a member's report and wakes who waited for it.
+    pub fn note_report(&self, from: u64, report: MemberReport) {
+        lock(&self.reports).insert(from, report);
+        self.commits.raise(|| self.applied_by_all());
+    }
+
+    /// The index that every awaited member which is online has applied.
+    fn applied_by_all(&self) -> u64 {
+        let term = self.role.borrow().term;
+        let state = self.board.state();
+        let others = state.members.values().filter(|m| m.raft_id != self.raft_id && !m.joining);
+        let heard = others.map(|member| self.heard(member.raft_id, term));
+        heard.filter(|heard| heard.online).map(|heard| heard.applied).min().unwrap_or(u64::MAX)
+    }
+
+    /// Who has applied the entry at `index` and who has not, as far as this master knows.
+    pub fn parted(&self, state: &State, index: u64) -> Parted {
+        let term = self.role.borrow().term;
+        state.awaited(self.own(), index, |raft_id| self.heard(raft_id, term))
+    }
+
+    /// Whether the change at `index` may be called committed now: every awaited member that is
+    /// online has applied it.
+    pub fn is_committed(&self, index: u64) -> bool {
+        self.applied_by_all() >= index
+    }
+
+    /// Waits until the change at `index`, applied here, is committed (ruling 6), at most
+    /// `commit_wait_ms`. `None` if this node is not the master any more: it may not say so.
+    pub async fn committed(&self, index: u64) -> Option<Parted> {
+        let term = self.role.borrow().term;
+        let state = self.board.state();
+        let wait_ms = tiebeam_core::settings::integer(&state.config, "jobs", "commit_wait_ms");
+        if self.applied_by_all() < index {
+            let until = tokio::time::Instant::now() + Duration::from_millis(wait_ms);
+            let mut told = self.commits.wait(index);
+            while tokio::time::Instant::now() < until {
+                let look = (tokio::time::Instant::now() + LOOK_EVERY).min(until);
+                if tokio::time::timeout_at(look, &mut told).await.is_ok()
+                    || self.is_committed(index)
+                {
+                    break;
+                }
+            }
+        }
+        let role = *self.role.borrow();
+        (role.leads && role.term == term).then(|| self.parted(&state, index))
+    }
+
+    /// Sends this node's report to the master, unless it is the master or knows none.
+    pub fn report(&self, report: MemberReport) {
+        let role = *self.role.borrow();
+        let Some(leader) = role.leader.filter(|leader| *leader != self.raft_id) else { return };
+        if !self.is_caught_up() {
+            return;
+        }
+        if let Some(peers) = self.peers.get() {
+            // The next one says the same and more.
+            peers.send(leader, FRAME_REPORT, MemberReport { term: role.term, ..report }.encode());
+        }
+    }
+
+    /// Whether the leader is still the one of the last call; for things to do after an election.
+    pub fn leads_since(&self) -> Option<Duration> {
+        let role = *self.role.borrow();
+        let mut since = lock(&self.since);
+        let leader = role.leads.then_some(role.term);
+        if since.0 != leader {
+            *since = (leader, Instant::now());
+        }
+        leader.map(|_| since.1.elapsed())
+    }
+}

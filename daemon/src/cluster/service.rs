@@ -1,0 +1,229 @@
+//! What this node does for its peers: takes raft's messages and reports, and answers requests.
+//!
+//! A peer is a member whose certificate was verified; it is trusted to state who called it
+//! (ruling 3) and nothing more: what it proposes is only what a member has to say itself.
+
+use super::remote::{Forwarded, answer_text};
+use super::{Cluster, FRAME_RAFT, FRAME_REPORT, MemberReport};
+use crate::engine::Engine;
+use crate::front::seam::{Call, Caller, Source, Standing, Via};
+use crate::peer::{PeerId, PeerService};
+use crate::threads::raft::ToRaft;
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use serde_json::Value;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, OnceLock, Weak};
+use tiebeam_core::proposal::{Body, Proposal};
+use tiebeam_proto::{ErrorCode, Params, RpcError};
+use tiebeam_replica::recovery::SNAPSHOT_FOLDER;
+use tiebeam_replica::snapshot::{CHUNK_BYTES, snapshot_path};
+
+/// Bytes of a request's body: a call of 1 MiB with its facts, or a proposal.
+const BODY_MAX: usize = 9 << 20;
+
+/// A peer's answer.
+pub type PeerAnswer = Response<BoxBody<Bytes, io::Error>>;
+
+/// The daemon's side of the peer channel.
+pub struct Desk {
+    cluster: Arc<Cluster>,
+    raft: Sender<ToRaft>,
+    engine: OnceLock<Weak<Engine>>,
+}
+
+impl Desk {
+    /// A desk that has no engine behind it yet: requests are answered with 503 until then.
+    pub fn new(cluster: Arc<Cluster>, raft: Sender<ToRaft>) -> Desk {
+        Desk { cluster, raft, engine: OnceLock::new() }
+    }
+
+    /// Opens it for requests.
+    pub fn open(&self, engine: &Arc<Engine>) {
+        // It is called once, at the start.
+        let _ = self.engine.set(Arc::downgrade(engine));
+    }
+}
+
+impl PeerService for Desk {
+    fn frame(&self, from: u64, kind: u8, frame: Bytes) {
+        match kind {
+            FRAME_RAFT => {
+                // The raft thread has gone only if the node stops.
+                let _ = self.raft.send(ToRaft::Message { from, bytes: frame });
+            }
+            FRAME_REPORT => match MemberReport::decode(&frame) {
+                Some(report) => self.cluster.note_report(from, report),
+                None => tracing::warn!(from, "a member's report cannot be read"),
+            },
+            other => tracing::debug!(from, kind = other, "a frame of a later version is dropped"),
+        }
+    }
+
+    fn unreachable(&self, peer: u64) {
+        let _ = self.raft.send(ToRaft::Unreachable(peer));
+    }
+
+    fn request(&self, from: PeerId, request: Request<Incoming>) -> BoxFuture<'static, PeerAnswer> {
+        let engine = self.engine.get().and_then(Weak::upgrade);
+        Box::pin(async move {
+            match engine {
+                Some(engine) => answer(engine, from, request).await,
+                None => refuse(StatusCode::SERVICE_UNAVAILABLE, "this node is starting"),
+            }
+        })
+    }
+}
+
+fn plain(status: StatusCode, body: impl Into<Bytes>) -> PeerAnswer {
+    let body = Full::new(body.into()).map_err(|never| match never {}).boxed();
+    let mut answer = Response::new(body);
+    *answer.status_mut() = status;
+    answer
+}
+
+fn refuse(status: StatusCode, why: &'static str) -> PeerAnswer {
+    plain(status, why.as_bytes())
+}
+
+async fn answer(engine: Arc<Engine>, from: PeerId, request: Request<Incoming>) -> PeerAnswer {
+    let (parts, body) = request.into_parts();
+    let body = match Limited::new(body, BODY_MAX).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(_) => return refuse(StatusCode::PAYLOAD_TOO_LARGE, "the body is too long"),
+    };
+    let path: Vec<&str> = parts.uri.path().trim_matches('/').split('/').collect();
+    match (&parts.method, path.as_slice()) {
+        (&Method::POST, ["call"]) => call(engine, &body).await,
+        (&Method::POST, ["propose"]) => propose(&engine, &body).await,
+        (&Method::GET, ["facts"]) => {
+            let facts = crate::facts::node(&engine, engine.identity.node_id);
+            plain(StatusCode::OK, facts.to_string())
+        }
+        (&Method::GET, ["snapshot", index, at]) => snapshot(&engine, index, at).await,
+        (&Method::GET, ["history", first, last]) => history(&engine, first, last).await,
+        (&Method::GET, ["ca-key"]) => ca_key(&engine, from),
+        _ => refuse(StatusCode::NOT_FOUND, "this version does not know that request"),
+    }
+}
+
+/// A call that another node took (wire.md section 3).
+async fn call(engine: Arc<Engine>, body: &[u8]) -> PeerAnswer {
+    let Ok(forwarded) = serde_json::from_slice::<Forwarded>(body) else {
+        return refuse(StatusCode::BAD_REQUEST, "the call cannot be read");
+    };
+    plain(StatusCode::OK, answer_text(run(&engine, forwarded).await))
+}
+
+async fn run(engine: &Arc<Engine>, forwarded: Forwarded) -> Result<Value, RpcError> {
+    if !engine.is_master() {
+        return Err(RpcError::new(ErrorCode::NoMaster, "this node is not the master"));
+    }
+    let Forwarded { method, params, caller, facts, source } = forwarded;
+    let caller = match caller {
+        None => None,
+        Some(stated) => {
+            let caller = stated.caller().ok_or_else(login_required)?;
+            check(engine, &caller)?;
+            Some(Arc::new(caller))
+        }
+    };
+    let params = match params {
+        Value::Object(map) => Params::Named(map),
+        Value::Array(list) => Params::Positional(list),
+        _ => Params::none(),
+    };
+    let call = Call {
+        caller,
+        facts: Arc::new(facts),
+        source: source.map_or(Source::Unix, Source::Address),
+        stop: engine.stop.clone(),
+    };
+    crate::methods::run(engine.clone(), call, &method, params).await
+}
+
+fn login_required() -> RpcError {
+    RpcError::new(ErrorCode::LoginRequired, "log in again")
+}
+
+/// The member verified the login against what it had applied; the master has the newest State.
+fn check(engine: &Engine, caller: &Caller) -> Result<(), RpcError> {
+    if matches!(caller.via, Via::Unix { uid: 0, .. })
+        && !engine.settings.load().unix_socket.remote_root
+    {
+        let text = "root of another node is not trusted here (unix_socket.remote_root)";
+        return Err(RpcError::new(ErrorCode::Forbidden, text));
+    }
+    match crate::service::standing(engine, caller) {
+        Standing::Good => Ok(()),
+        Standing::Expired | Standing::Revoked => Err(login_required()),
+    }
+}
+
+/// What a member itself has to say: how a command on it ended, what its doors saw.
+async fn propose(engine: &Engine, body: &[u8]) -> PeerAnswer {
+    let body = match Proposal::decode(body).map(|proposal| proposal.body) {
+        Ok(body @ (Body::CommandEnded(_) | Body::Audit(_) | Body::Rehash(_))) => body,
+        Ok(_) => return refuse(StatusCode::FORBIDDEN, "a member does not propose this"),
+        Err(_) => return refuse(StatusCode::BAD_REQUEST, "the proposal cannot be read"),
+    };
+    match engine.proposer.propose(body).await {
+        Ok(_) => plain(StatusCode::OK, Bytes::new()),
+        Err(_) => refuse(StatusCode::SERVICE_UNAVAILABLE, "it is not known to be in the log"),
+    }
+}
+
+/// A piece of a snapshot file. The file never changes once it has its name.
+async fn snapshot(engine: &Engine, index: &str, at: &str) -> PeerAnswer {
+    let (Ok(index), Ok(at)) = (index.parse::<u64>(), at.parse::<u64>()) else {
+        return refuse(StatusCode::BAD_REQUEST, "index and offset are numbers");
+    };
+    let path = engine.data.join(snapshot_path(SNAPSHOT_FOLDER, index));
+    let piece = tokio::task::spawn_blocking(move || -> io::Result<Vec<u8>> {
+        let file = std::fs::File::open(path)?;
+        let mut piece = vec![0; CHUNK_BYTES];
+        let mut read = 0;
+        while read < piece.len() {
+            match file.read_at(&mut piece[read..], at + read as u64)? {
+                0 => break,
+                more => read += more,
+            }
+        }
+        piece.truncate(read);
+        Ok(piece)
+    });
+    match piece.await {
+        Ok(Ok(piece)) => plain(StatusCode::OK, piece),
+        _ => refuse(StatusCode::NOT_FOUND, "that snapshot is not here"),
+    }
+}
+
+/// Records of the history, oldest first, as many as a page holds.
+async fn history(engine: &Arc<Engine>, first: &str, last: &str) -> PeerAnswer {
+    let (Ok(first), Ok(last)) = (first.parse::<u64>(), last.parse::<u64>()) else {
+        return refuse(StatusCode::BAD_REQUEST, "the range is two numbers");
+    };
+    let reader = engine.clone();
+    let page = tokio::task::spawn_blocking(move || reader.history.parcel(first, last));
+    match page.await {
+        Ok(Ok(page)) => plain(StatusCode::OK, page),
+        _ => refuse(StatusCode::NOT_FOUND, "these records cannot be read here"),
+    }
+}
+
+/// The authority's key, for a voter that does not have it yet.
+fn ca_key(engine: &Engine, from: PeerId) -> PeerAnswer {
+    let state = engine.board.state();
+    let is_voter = state.members.get(&from.node).is_some_and(|member| member.voter);
+    match engine.keys.authority_key() {
+        Some(key) if is_voter => plain(StatusCode::OK, key.expose().clone()),
+        Some(_) => refuse(StatusCode::FORBIDDEN, "only voters hold the authority's key"),
+        None => refuse(StatusCode::NOT_FOUND, "this node does not have it"),
+    }
+}
