@@ -82,6 +82,24 @@ impl World for Nowhere {
     fn command(&self, _: CommandWish) -> Later<Result<CommandRecord, JobError>> {
         Box::pin(std::future::ready(unasked()))
     }
+    fn ca_fingerprint(&self) -> Result<String, JobError> {
+        unasked()
+    }
+    fn newest(&self) -> Arc<State> {
+        Arc::default()
+    }
+    fn caught_up(&self, _: u32) -> bool {
+        false
+    }
+    fn pause(&self, _: u64) -> Later<()> {
+        Box::pin(std::future::ready(()))
+    }
+    fn submitted_to(&self) -> u32 {
+        11
+    }
+    fn hand_over(&self, _: &[u32]) -> Later<Result<(), JobError>> {
+        Box::pin(std::future::ready(unasked()))
+    }
     fn progress(&self, _: u8, _: &str) {}
 }
 
