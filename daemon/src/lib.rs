@@ -33,6 +33,7 @@ pub mod peer;
 pub mod pipeline;
 pub mod proposer;
 pub mod publish;
+pub mod recover;
 pub mod report;
 pub mod retention;
 pub mod secret;
