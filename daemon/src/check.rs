@@ -5,7 +5,9 @@ use crate::disk::DataDisk;
 use crate::history::{HistoryError, verify_segments};
 use crate::hygiene::{self, HygieneError};
 use crate::identity::{Identity, IdentityError};
+use crate::kept::{Kept, KeptError};
 use std::path::Path;
+use tiebeam_core::State;
 use tiebeam_core::state::Chain;
 use tiebeam_proto::{canonical::hex, chain};
 use tiebeam_replica::log::{self, FindingKind, LogError};
@@ -31,6 +33,39 @@ pub enum CheckError {
     /// A file could not be read.
     #[error("the history cannot be read")]
     History(#[source] HistoryError),
+    /// State cannot be had at the index.
+    #[error("there is no digest of this node's State")]
+    Digest(#[source] KeptError),
+}
+
+/// Prints what must be equal on all nodes at the same index: State, configuration, chain. Without
+/// an index it is the newest one that this node can prove to be committed.
+///
+/// # Errors
+/// The index is not kept, not known to be committed, or the folder is in use or damaged.
+pub fn digest(data: &Path, at: Option<u64>) -> Result<(), CheckError> {
+    let identity = Identity::read(data).map_err(CheckError::Identity)?;
+    let _lock = hygiene::take_folder(data).map_err(CheckError::Folder)?;
+    let own = identity.raft_id();
+    let replayed = Kept::read(data).and_then(|kept| match at {
+        Some(index) => kept.committed_at(index, own),
+        None => kept.newest_committed(own),
+    });
+    print!("{}", lines(&replayed.map_err(CheckError::Digest)?.state));
+    Ok(())
+}
+
+/// One line for each thing, without a word about the node: lines of several nodes can be compared.
+fn lines(state: &State) -> String {
+    format!(
+        "applied {}\nstate {}\nrevision {} {}\nchain {} {}\n",
+        state.applied,
+        chain::to_text(&state.digest()),
+        state.revision,
+        chain::to_text(&state.config.hash()),
+        state.chain.index,
+        chain::to_text(&state.chain.head),
+    )
 }
 
 /// Prints what was checked and what is wrong; true if nothing is.

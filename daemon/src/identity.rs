@@ -1,8 +1,10 @@
 //! `<data>/identity`: which node of which cluster this data folder is.
 //!
-//! This module owns that one file. It is written once, by `init`, `join` or `restore`, and never
-//! changed: a folder cannot become another node. It holds no secret and no address (those can
-//! change: node settings and the configuration). Start-up reads it before anything else.
+//! This module owns that one file. It is written once, by `init`, `join` or `restore`, and no more
+//! changed but by `recover`, which gives the same node another incarnation: a folder cannot become
+//! another node. It holds no secret and no address (those can change: node settings and the
+//! configuration). Start-up reads it before anything else. While a `recover` is under way a second
+//! file says so, and nothing else uses the folder.
 
 use crate::durable;
 use serde::Deserialize;
@@ -13,6 +15,8 @@ use std::{
 
 /// The file's name below the data folder.
 pub const FILE: &str = "identity";
+/// The file that says that `recover` began here and has not ended.
+pub const UNFINISHED: &str = "recovering";
 /// The format this version writes and reads.
 pub const FORMAT: u32 = 1;
 /// Largest incarnation: a raft id has 16 bits for it (ruling 19).
@@ -24,7 +28,7 @@ pub const INCARNATION_MAX: u32 = 0xffff;
 pub struct Identity {
     /// [`FORMAT`].
     pub format: u32,
-    /// The cluster: 1 to 64 of `a-z 0-9 -`, made at `init`, new at `restore`.
+    /// The cluster: 1 to 64 of `a-z 0-9 -`, made at `init`, for ever.
     pub cluster_id: String,
     /// The node's id; users see only this one.
     pub node_id: u32,
@@ -49,6 +53,12 @@ pub enum IdentityError {
         #[source]
         source: io::Error,
     },
+    /// A `recover` began and did not end.
+    #[error(
+        "`tiebeamd recover --only-voter` was interrupted in {}: run it again to its end",
+        .0.display()
+    )]
+    Unfinished(PathBuf),
     /// The file is not an identity.
     #[error("{} is not the identity of a node: {reason}", path.display())]
     Malformed {
@@ -71,21 +81,45 @@ impl Identity {
     /// The identity is not valid, there is one already, or it cannot be written.
     pub fn write_once(&self, data: &Path) -> Result<(), IdentityError> {
         let path = data.join(FILE);
-        self.check().map_err(|reason| IdentityError::Malformed { path: path.clone(), reason })?;
+        durable::write_new(&path, self.text(&path)?.as_bytes(), 0o600).map_err(IdentityError::Write)
+    }
+
+    /// Writes the file again, for the same node with another incarnation.
+    ///
+    /// # Errors
+    /// The identity is not valid, or it cannot be written; the old one is then still there.
+    pub fn rewrite(&self, data: &Path) -> Result<(), IdentityError> {
+        let path = data.join(FILE);
+        durable::replace(&path, self.text(&path)?.as_bytes(), 0o600).map_err(IdentityError::Write)
+    }
+
+    fn text(&self, path: &Path) -> Result<String, IdentityError> {
+        let malformed = |reason| IdentityError::Malformed { path: path.to_owned(), reason };
+        self.check().map_err(malformed)?;
         let Identity { format, cluster_id, node_id, incarnation, name } = self;
-        let text = format!(
+        Ok(format!(
             "# Which node of which cluster this folder is. Written once; do not change.\n\
              format: {format}\ncluster_id: \"{cluster_id}\"\nnode_id: {node_id}\n\
              incarnation: {incarnation}\nname: \"{name}\"\n"
-        );
-        durable::write_new(&path, text.as_bytes(), 0o600).map_err(IdentityError::Write)
+        ))
     }
 
     /// Reads the file of a data folder.
     ///
     /// # Errors
-    /// It cannot be read, or is not an identity of [`FORMAT`].
+    /// It cannot be read, or is not an identity of [`FORMAT`], or a `recover` is to be ended first.
     pub fn read(data: &Path) -> Result<Identity, IdentityError> {
+        if data.join(UNFINISHED).exists() {
+            return Err(IdentityError::Unfinished(data.to_owned()));
+        }
+        Identity::read_unfinished(data)
+    }
+
+    /// Reads the file of a data folder in which a `recover` may be to be ended.
+    ///
+    /// # Errors
+    /// It cannot be read, or is not an identity of [`FORMAT`].
+    pub fn read_unfinished(data: &Path) -> Result<Identity, IdentityError> {
         let path = data.join(FILE);
         let text = std::fs::read_to_string(&path)
             .map_err(|source| IdentityError::Read { path: path.clone(), source })?;
