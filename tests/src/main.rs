@@ -14,7 +14,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Suite {
-    /// One node in simulation: from one seed, with faults
+    /// A cluster in simulation: from one seed, with faults
     Sim(sim::command::Command),
     /// A real node: killed under load, started, and everything compared
     Kill(crash::Options),

@@ -1,6 +1,8 @@
 //! The clients: each makes one call after the other, retries what may be retried, and remembers
 //! what it was told. What they saw of registers goes into the observer's notes.
 
+use super::export::Exported;
+use super::invariants;
 use super::ledger::Acknowledged;
 use super::linear::{Act, Observed, Seen};
 use super::plant::Plant;
@@ -10,12 +12,25 @@ use std::sync::Arc;
 use tiebeam_proto::record::JobRecord;
 use tiebeam_proto::{ErrorCode, Outcome, RpcError};
 
-/// How long a client waits for an answer, in microseconds.
-const PATIENCE_US: u64 = 400_000;
-/// Times that a client sends the same call.
-const ATTEMPTS_MAX: u32 = 12;
-/// The registers: leaves below `app` that clients read and write.
-pub(super) const REGISTERS: [&str; 4] = ["app/a", "app/b", "app/deep/c", "app/deep/d"];
+/// The registers: leaves below `app` that clients read and write. A short run has the first four.
+pub(super) const REGISTERS: [&str; 16] = [
+    "app/a",
+    "app/b",
+    "app/deep/c",
+    "app/deep/d",
+    "app/e",
+    "app/f",
+    "app/deep/g",
+    "app/deep/h",
+    "app/i",
+    "app/j",
+    "app/deep/k",
+    "app/deep/l",
+    "app/m",
+    "app/n",
+    "app/deep/o",
+    "app/deep/p",
+];
 /// Names of users that come and go.
 const USERS: [&str; 4] = ["u0", "u1", "u2", "u3"];
 
@@ -27,6 +42,11 @@ pub(super) struct Request {
     pub(super) user: String,
     pub(super) request_id: Option<String>,
     pub(super) volatile: bool,
+    /// Whether it waits until the change is committed (`job_exec`), or until it is in the log and
+    /// applied (`job_start`).
+    pub(super) wait: bool,
+    /// Its deadline, if it has one of its own.
+    pub(super) deadline_s: Option<u64>,
 }
 
 /// What a client is told.
@@ -38,6 +58,12 @@ pub(super) enum Reply {
     Read(Option<Value>),
     /// There is no job.
     Error(RpcError),
+    /// Nothing was proposed: another node is the master, this one if it is known.
+    Redirect(Option<u32>),
+    /// Nobody knows whether it took effect.
+    Unknown,
+    /// No connection: nothing was sent.
+    Down,
     /// The connection broke, or nothing came in time.
     Lost,
 }
@@ -48,6 +74,7 @@ struct Operation {
     request: Arc<Request>,
     register: Option<(&'static str, Act)>,
     called: u64,
+    called_us: u64,
     attempt: u64,
     attempts: u32,
     /// An attempt may have taken effect without an answer.
@@ -60,6 +87,8 @@ pub(super) struct Client {
     operation: Option<Operation>,
     /// Calls that it still makes.
     left: u32,
+    /// The machine that it calls.
+    target: usize,
     /// Registers that it still reads once, at the end.
     pub(super) last_reads: Vec<&'static str>,
 }
@@ -68,6 +97,11 @@ impl Client {
     /// One that makes this many calls.
     pub(super) fn new(left: u32) -> Client {
         Client { left, ..Client::default() }
+    }
+
+    /// It begins no more calls.
+    pub(super) fn stop(&mut self) {
+        self.left = 0;
     }
 
     /// Whether it makes no more calls.
@@ -102,65 +136,112 @@ impl Simulation {
             request: Arc::new(request),
             register,
             called: self.number(),
+            called_us: self.now_us,
             attempt: 0,
             attempts: 0,
             unknown: false,
         };
         self.clients[client].operation = Some(operation);
-        self.send(client);
+        self.send_call(client);
     }
 
     /// Sends the client's call, for the first time or again.
-    fn send(&mut self, client: usize) {
+    fn send_call(&mut self, client: usize) {
         let attempt = self.number();
         let Some(operation) = &mut self.clients[client].operation else { return };
         operation.attempt = attempt;
         operation.attempts += 1;
         let request = operation.request.clone();
-        self.trace(|| format!("client {client} calls {} {:?}", request.job, request.params));
+        let at = self.target(client, &request);
+        let node = self.machines[at].identity.node;
+        self.trace(|| {
+            format!("client {client} calls n{node} {} {:?}", request.job, request.params)
+        });
         let delay = 50 + self.rng.below(400);
-        self.after(delay, Event::Arrive { client, attempt, request });
-        self.after(PATIENCE_US, Event::Impatient { client, attempt });
+        self.after(delay, Event::Arrive { at, client, attempt, request });
+        let patience_us = self.settings.pace.patience_us;
+        self.after(patience_us, Event::Impatient { client, attempt });
+    }
+
+    /// Whom the client calls: the master as it knows it; a volatile read goes anywhere now and then.
+    fn target(&mut self, client: usize, request: &Request) -> usize {
+        let nodes = self.machines.len() as u64;
+        if nodes > 1 && request.volatile && self.rng.one_in(3) {
+            return self.rng.below(nodes) as usize;
+        }
+        self.clients[client].target
+    }
+
+    /// Whom the client calls next: whom it was sent to, else anybody.
+    fn follow(&mut self, client: usize, to: Option<u32>) {
+        let named = to.and_then(|node| self.place(node));
+        let nodes = self.machines.len() as u64;
+        let target = match named {
+            Some(at) if !self.rng.one_in(8) => at,
+            _ => self.rng.below(nodes) as usize,
+        };
+        self.clients[client].target = target;
     }
 
     /// Tells a client, unless it has given this attempt up.
     pub(super) fn reply(&mut self, client: usize, attempt: u64, reply: Reply) {
+        if !matches!(reply, Reply::Lost | Reply::Down)
+            && let Err(violation) =
+                invariants::requests_are_answered_once(&mut self.ledger, attempt)
+        {
+            self.broken.get_or_insert(violation);
+        }
         let Some(mut operation) = self.clients[client].operation.take() else { return };
         if operation.attempt != attempt {
             self.clients[client].operation = Some(operation);
             return;
         }
         self.trace(|| format!("client {client} is told {}", shortly(&reply)));
-        let again = match &reply {
-            Reply::Lost => {
+        let again = self.tries_again(client, &mut operation, &reply);
+        if again && operation.attempts < self.settings.pace.attempts_max {
+            self.clients[client].operation = Some(operation);
+            let pause_us = self.settings.pace.again_us;
+            let delay = pause_us / 10 + self.rng.below(pause_us);
+            return self.after(delay, Event::Again { client, attempt });
+        }
+        self.note(client, operation, &reply);
+        let pause = self.rng.below(self.settings.pace.think_us);
+        self.after(pause, Event::Client(client));
+    }
+
+    /// Whether the client may send its call again, and does.
+    fn tries_again(&mut self, client: usize, operation: &mut Operation, reply: &Reply) -> bool {
+        match reply {
+            Reply::Lost | Reply::Unknown => {
                 operation.unknown = true;
-                operation.request.request_id.is_some()
+                self.follow(client, None);
+                operation.request.request_id.is_some() || operation.request.volatile
+            }
+            Reply::Redirect(to) => {
+                self.follow(client, *to);
+                true
+            }
+            Reply::Down => {
+                self.follow(client, None);
+                true
             }
             Reply::Error(error) => {
                 matches!(error.code, ErrorCode::NoMaster | ErrorCode::TooBusy)
             }
             Reply::Done(_) | Reply::Read(_) => false,
-        };
-        if again && operation.attempts < ATTEMPTS_MAX {
-            self.clients[client].operation = Some(operation);
-            let delay = 2_000 + self.rng.below(20_000);
-            return self.after(delay, Event::Again { client, attempt });
         }
-        self.note(operation, &reply);
-        let pause = self.rng.below(4_000);
-        self.after(pause, Event::Client(client));
     }
 
     /// Sends an attempt again, unless it was given up.
     pub(super) fn client_again(&mut self, client: usize, attempt: u64) {
         let operation = self.clients[client].operation.as_ref();
         if operation.is_some_and(|operation| operation.attempt == attempt) {
-            self.send(client);
+            self.send_call(client);
         }
     }
 
     /// Notes what came of a call.
-    fn note(&mut self, operation: Operation, reply: &Reply) {
+    fn note(&mut self, client: usize, operation: Operation, reply: &Reply) {
         if let Reply::Done(record) = reply {
             self.acknowledge(record);
         }
@@ -168,15 +249,18 @@ impl Simulation {
         let seen = match reply {
             Reply::Done(record) => seen(record, &act),
             Reply::Read(found) => Some(Seen::Value(found.as_ref().and_then(|v| v["n"].as_u64()))),
-            Reply::Error(_) if operation.unknown => Some(Seen::Unknown),
-            Reply::Error(_) => None,
-            Reply::Lost => Some(Seen::Unknown),
+            Reply::Lost | Reply::Unknown => Some(Seen::Unknown),
+            Reply::Error(_) | Reply::Redirect(_) | Reply::Down => {
+                operation.unknown.then_some(Seen::Unknown)
+            }
         };
         let Some(seen) = seen else { return };
         let returned = if seen == Seen::Unknown { u64::MAX } else { self.number() };
         if let Seen::Done(Some(revision)) = seen {
             self.revisions.insert(path, revision);
         }
+        let times_ns = (1_000 * operation.called_us, 1_000 * self.now_us);
+        self.ledger.calls.push(Exported::of((client, path), times_ns, &act, &seen));
         let observed = Observed { called: operation.called, returned, act, seen };
         self.ledger.registers.entry(path.to_owned()).or_default().push(observed);
     }
@@ -193,11 +277,24 @@ impl Simulation {
         ledger.acknowledged_revision = ledger.acknowledged_revision.max(revision.unwrap_or(0));
     }
 
+    /// Calls on registers that are under way: they may take effect at any time.
+    pub(super) fn open_observations(&self) -> Vec<(&'static str, Observed)> {
+        let operations = self.clients.iter().filter_map(|client| client.operation.as_ref());
+        let open = |operation: &Operation| {
+            let (path, act) = operation.register.clone()?;
+            let (called, returned) = (operation.called, u64::MAX);
+            Some((path, Observed { called, returned, act, seen: Seen::Unknown }))
+        };
+        operations.filter_map(open).collect()
+    }
+
     /// Draws a call.
     fn draw(&mut self) -> (Request, Option<(&'static str, Act)>) {
         let number = self.number();
-        let path = REGISTERS[self.rng.below(4) as usize];
-        let (mut request, register) = match self.rng.below(20) {
+        let registers = self.settings.registers();
+        let path = registers[self.rng.below(registers.len() as u64) as usize];
+        let kinds = if self.machines.len() > 1 { 22 } else { 20 };
+        let (mut request, register) = match self.rng.below(kinds) {
             0..=6 => self.draw_set(path, number),
             7 => (call("config_delete", json!({"path": path})), Some((path, Act::Delete))),
             8..=11 => read_of(path, true),
@@ -218,8 +315,10 @@ impl Simulation {
                 let changes = json!({"jobs": {"commit_wait_ms": wait, "deadline_s": deadline}});
                 (call("general_settings", json!({"changes": changes})), None)
             }
-            _ => (self.draw_rollback(), None),
+            19 => (self.draw_rollback(), None),
+            _ => (self.draw_command(), None),
         };
+        request.wait = self.rng.one_in(2);
         if self.rng.one_in(8) {
             request.user = USERS[self.rng.below(4) as usize].to_owned();
         }
@@ -267,6 +366,29 @@ impl Simulation {
         call("user_create", params)
     }
 
+    /// A program on some nodes, with a deadline that is sometimes too short for it.
+    fn draw_command(&mut self) -> Request {
+        let ms = match self.rng.below(4) {
+            0 => self.rng.below(3_000),
+            _ => self.rng.below(150),
+        };
+        let nodes: Vec<u32> = self
+            .machines
+            .iter()
+            .map(|machine| machine.identity.node)
+            .filter(|_| self.rng.one_in(2))
+            .collect();
+        let mut params = json!({"argv": ["/bin/work", ms.to_string()], "timeout_s": 2});
+        if !nodes.is_empty() {
+            params["nodes"] = json!(nodes);
+        }
+        if self.rng.one_in(2) {
+            params["batch"] = json!(1);
+        }
+        let deadline_s = Some(1 + self.rng.below(8));
+        Request { deadline_s, ..call("command_run", params) }
+    }
+
     fn draw_rollback(&mut self) -> Request {
         let newest = self.ledger.acknowledged_revision.max(1);
         let revision = 1 + self.rng.below(newest);
@@ -281,6 +403,8 @@ fn call(job: &'static str, params: Value) -> Request {
         user: "admin".to_owned(),
         request_id: None,
         volatile: false,
+        wait: true,
+        deadline_s: None,
     }
 }
 
@@ -321,6 +445,9 @@ fn shortly(reply: &Reply) -> String {
         ),
         Reply::Read(found) => format!("{found:?}"),
         Reply::Error(error) => format!("{:?} {}", error.code, error.message),
+        Reply::Redirect(to) => format!("to ask {to:?}"),
+        Reply::Unknown => "that nobody knows".to_owned(),
+        Reply::Down => "no connection".to_owned(),
         Reply::Lost => "nothing".to_owned(),
     }
 }

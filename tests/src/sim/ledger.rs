@@ -1,13 +1,15 @@
 //! What an observer who sees everything has written down: every entry when it was first applied,
 //! what each caller was told, what was done to each register.
 //!
-//! It lives outside the node and survives its stops. The simulation writes it, the invariants read
+//! It lives outside the nodes and survives their stops. The simulation writes it, the invariants read
 //! it; it judges nothing.
 
+use super::export::Exported;
 use super::linear::Observed;
 use std::collections::{BTreeMap, BTreeSet};
 use tiebeam_core::State;
 use tiebeam_core::tree::Hash;
+use tiebeam_proto::chain::Head;
 use tiebeam_proto::record::Archived;
 use tiebeam_proto::{Outcome, Stage};
 use tiebeam_replica::Entry;
@@ -65,9 +67,30 @@ pub(super) struct Ledger {
     /// The newest revision that somebody was told of.
     pub(super) acknowledged_revision: u64,
     pub(super) registers: BTreeMap<String, Vec<Observed>>,
-    /// Texts that must not be on the disk.
+    /// Calls on registers that are under way, while everything is looked at.
+    pub(super) open: Vec<(&'static str, Observed)>,
+    /// Texts that must not be on a disk.
     pub(super) secrets: BTreeSet<String>,
+    /// Who leads in each term.
+    pub(super) leaders: BTreeMap<u64, u32>,
+    /// Commands that the log holds, by job, key and node, with the term of their intent.
+    pub(super) intents: BTreeMap<CommandKey, u64>,
+    pub(super) started: BTreeSet<CommandKey>,
+    pub(super) fenced: BTreeSet<CommandKey>,
+    /// What was said of wishes to cancel, by job.
+    pub(super) cancels: BTreeMap<u64, &'static str>,
+    /// Attempts of calls that were answered by a node.
+    pub(super) answered: BTreeSet<u64>,
+    /// How far the chain was verified.
+    pub(super) verified: Head,
+    /// What the first node came to.
+    pub(super) digest: Option<Hash>,
+    /// Every call of every client, for the export.
+    pub(super) calls: Vec<Exported>,
 }
+
+/// A command: job, key, node.
+pub(super) type CommandKey = (u64, String, u32);
 
 impl Ledger {
     pub(super) fn new(genesis: State) -> Ledger {
@@ -84,7 +107,27 @@ impl Ledger {
             acknowledged_index: 0,
             acknowledged_revision: 0,
             registers: BTreeMap::new(),
+            open: Vec::new(),
             secrets: BTreeSet::new(),
+            leaders: BTreeMap::new(),
+            intents: BTreeMap::new(),
+            started: BTreeSet::new(),
+            fenced: BTreeSet::new(),
+            cancels: BTreeMap::new(),
+            answered: BTreeSet::new(),
+            verified: Head::EMPTY,
+            digest: None,
+            calls: Vec::new(),
+        }
+    }
+
+    /// Another observer who has seen the same entries.
+    pub(super) fn copy_of_entries(&self) -> Ledger {
+        Ledger {
+            entries: self.entries.clone(),
+            prints: self.prints.clone(),
+            records: self.records.clone(),
+            ..Ledger::new(self.genesis.clone())
         }
     }
 

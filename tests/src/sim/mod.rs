@@ -1,36 +1,51 @@
-//! One node from one seed: the real replica, the real core and the real jobs, in one thread, with
-//! a simulated clock and disk, simulated clients, and faults.
+//! A cluster from one seed: the real replica, the real core and the real jobs on 1, 3 or 5 nodes, in
+//! one thread, with simulated clocks, network, disks and programs, simulated clients, and faults.
 //!
 //! Blueprint section 8 and rulings 22 and 23 say what it is for. A run is a function of its seed:
-//! `tiebeam-tests sim --seed S` prints every message of it. What is looked at is in
+//! `tiebeam-tests sim --seed S` prints every message of it. First faults come densely while clients
+//! call; then everything is healed, and what is open must end. What is looked at is in
 //! [`invariants`]; what proves that looking helps, in [`plant`]. A failing seed is kept as a file
-//! under `tests/sim/found/`.
+//! under `tests/sim/found/`; stories that are told step by step are in `tests/sim/scripts/`.
 //!
 //! ```text
+//!             machine (one of 1, 3, 5)
 //! clients ─► pipeline ─► process ─► disk      each arrow takes simulated time;
-//!    ▲          │           │                 faults stop, slow or damage what is behind it
-//!    └──────────┴──────┬────┘
-//!                    ledger ─► invariants     an observer that survives every stop
+//!    ▲       conductor     │  ▲    programs   faults stop, slow or damage what is behind it
+//!    │       agent         ▼  │
+//!    │                 net, transfer          messages, chunks of snapshots, ranges of history
+//!    └──────────┬──────────┘
+//!             ledger ─► invariants            an observer that survives every stop
 //! ```
 //!
-//! What it does not show: other nodes, the network, commands on nodes, and the daemon's own
-//! threads and tasks, whose order of work [`process`](self) and `pipeline` mirror.
+//! What it does not show: TLS, certificates and the wire, and the daemon's own threads and tasks,
+//! whose order of work `process`, `machine`, `pipeline`, `conductor` and `agent` mirror.
 
+mod agent;
 mod archive;
 mod clients;
 pub mod command;
+mod commit;
+mod conductor;
+pub mod coverage;
+pub mod export;
 mod faults;
 pub mod invariants;
 mod ledger;
 pub mod linear;
+mod machine;
+mod manifest;
+mod net;
 mod pipeline;
 pub mod plant;
 mod process;
 mod simulation;
 #[cfg(test)]
 mod tests;
+mod transfer;
 mod world;
 
+use coverage::Counts;
+use export::Exported;
 use invariants::{Essence, Violation};
 pub use plant::Plant;
 use simulation::Simulation;
@@ -42,11 +57,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 pub struct Settings {
     /// Everything random comes from it.
     pub seed: u64,
+    /// Voters: 1, 3 or 5.
+    pub nodes: u32,
     /// Clients at once.
     pub clients: u32,
-    /// Calls of all clients together.
+    /// Calls of all clients together, at most.
     pub calls: u32,
-    /// Whether the wall clock jumps.
+    /// How fast things happen.
+    pub pace: Pace,
+    /// Whether wall clocks jump.
     pub clock_jumps: bool,
     /// A fault that is built in on purpose.
     pub plant: Option<Plant>,
@@ -54,10 +73,98 @@ pub struct Settings {
     pub trace: bool,
 }
 
+/// How fast things happen; all times in microseconds. Pairs are of a rare and a usual longest time,
+/// unless they say otherwise.
+#[derive(Clone, Debug)]
+pub struct Pace {
+    /// Between two ticks of the replica; elections come after 10 to 20 of them.
+    pub tick_us: u64,
+    /// Clients call for so long; 0 for as long as they have calls.
+    pub load_us: u64,
+    /// Between two faults: at least, and spread.
+    pub fault_us: (u64, u64),
+    /// Longest time that a node stays down.
+    pub down_us: (u64, u64),
+    /// Longest pause of a node.
+    pub pause_us: (u64, u64),
+    /// Longest fault of the network.
+    pub outage_us: (u64, u64),
+    /// Longest pause of a client between two calls.
+    pub think_us: u64,
+    /// How long a client waits for an answer.
+    pub patience_us: u64,
+    /// Longest pause of a client before it sends a call again.
+    pub again_us: u64,
+    /// Times that a client sends the same call.
+    pub attempts_max: u32,
+    /// After so long a proposal's end counts as unknown (ruling 1).
+    pub unknown_us: u64,
+    /// Time that the commands of a job get to stop.
+    pub grace_us: u64,
+}
+
+impl Pace {
+    /// One node: short, with a fault every 30 ms.
+    pub const ALONE: Pace = Pace {
+        tick_us: 20_000,
+        load_us: 0,
+        fault_us: (3_000, 60_000),
+        down_us: (20_000, 20_000),
+        pause_us: (3_000_000, 40_000),
+        outage_us: (1, 1),
+        think_us: 4_000,
+        patience_us: 400_000,
+        again_us: 20_000,
+        attempts_max: 12,
+        unknown_us: 2_000_000,
+        grace_us: 500_000,
+    };
+
+    /// A cluster: elections take 200 to 400 ms, a fault comes every 200 ms.
+    pub const CLUSTER: Pace = Pace {
+        tick_us: 20_000,
+        load_us: 60_000_000,
+        fault_us: (20_000, 400_000),
+        down_us: (4_000_000, 300_000),
+        pause_us: (3_000_000, 200_000),
+        outage_us: (5_000_000, 600_000),
+        think_us: 500_000,
+        patience_us: 3_000_000,
+        again_us: 150_000,
+        attempts_max: 60,
+        unknown_us: 2_000_000,
+        grace_us: 500_000,
+    };
+}
+
 impl Settings {
-    /// The standard run of a seed.
+    /// The standard run of a seed: 60 simulated seconds of a cluster of 3, or sometimes of 5 or 1.
     pub fn standard(seed: u64) -> Settings {
-        Settings { seed, clients: 5, calls: 60, clock_jumps: true, plant: None, trace: false }
+        let nodes = match seed % 8 {
+            7 => 1,
+            5 | 6 => 5,
+            _ => 3,
+        };
+        Settings { nodes, calls: u32::MAX, pace: Pace::CLUSTER, ..Settings::alone(seed) }
+    }
+
+    /// A short run of one node.
+    pub fn alone(seed: u64) -> Settings {
+        Settings {
+            seed,
+            nodes: 1,
+            clients: 5,
+            calls: 60,
+            pace: Pace::ALONE,
+            clock_jumps: true,
+            plant: None,
+            trace: false,
+        }
+    }
+
+    /// The registers that clients read and write.
+    fn registers(&self) -> &'static [&'static str] {
+        if self.pace.load_us == 0 { &clients::REGISTERS[..4] } else { &clients::REGISTERS }
     }
 }
 
@@ -66,14 +173,18 @@ impl Settings {
 pub struct Summary {
     /// Events of the simulation.
     pub events: u64,
+    /// Simulated time.
+    pub seconds: u64,
     /// Entries of the log.
     pub entries: u64,
     /// Jobs whose end a client was told.
     pub acknowledged: u64,
-    /// Lives of the node.
+    /// Lives of the nodes.
     pub lives: u64,
-    /// Copies of the disk with a bit turned over, and those that no node started from.
-    pub rotten: (u64, u64),
+    /// What happened.
+    pub counts: Counts,
+    /// Frames of the network: arrived, lost, doubled.
+    pub frames: (u64, u64, u64),
     /// What it came to.
     pub essence: Essence,
 }
@@ -85,6 +196,8 @@ pub struct Run {
     pub result: Result<Summary, Violation>,
     /// Every message, if that was asked for.
     pub lines: Vec<String>,
+    /// What clients saw of registers.
+    pub calls: Vec<Exported>,
 }
 
 /// Runs a seed. One of eight is run again without jumps of the wall clock, and must come to the
@@ -110,11 +223,13 @@ fn run_once(settings: &Settings) -> Run {
     let broken = |text| Err(invariants::no_assertion_fails(text));
     let mut simulation = match Simulation::new(settings.clone()) {
         Ok(simulation) => simulation,
-        Err(text) => return Run { result: broken(text), lines: Vec::new() },
+        Err(text) => {
+            return Run { result: broken(text), lines: Vec::new(), calls: Vec::new() };
+        }
     };
     let ran = catch_unwind(AssertUnwindSafe(|| simulation.run()));
     let result = ran.unwrap_or_else(|panic| broken(text_of(&*panic)));
-    Run { result, lines: std::mem::take(&mut simulation.lines) }
+    Run { result, lines: simulation.lines, calls: simulation.ledger.calls }
 }
 
 fn text_of(panic: &(dyn Any + Send)) -> String {

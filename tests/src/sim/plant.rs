@@ -30,11 +30,21 @@ pub enum Plant {
     ForgetWaitingJobs,
     /// A rollback of users brings back what was there, logins included.
     BringLoginsBack,
+    /// A proposal's answer is taken from its index, whatever the term there.
+    SkipTermCheck,
+    /// A read is answered before the node has applied up to its read index.
+    ReadWithoutWait,
+    /// A node that lacks history may lead.
+    LeadWithGap,
+    /// Records from a peer are taken without a look at the chain, and a peer spoils them.
+    SpoilHistory,
+    /// A node starts a command again whose journal says that it was started.
+    ForgetJournal,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Plant; 13] = [
+    pub const ALL: [Plant; 18] = [
         Plant::AcknowledgeBeforeSync,
         Plant::ForgetAppliedIndex,
         Plant::SkipReadsCheck,
@@ -48,6 +58,11 @@ impl Plant {
         Plant::DecideByWallClock,
         Plant::ForgetWaitingJobs,
         Plant::BringLoginsBack,
+        Plant::SkipTermCheck,
+        Plant::ReadWithoutWait,
+        Plant::LeadWithGap,
+        Plant::SpoilHistory,
+        Plant::ForgetJournal,
     ];
 
     /// Its name on the command line.
@@ -66,6 +81,11 @@ impl Plant {
             Plant::DecideByWallClock => "decide-by-wall-clock",
             Plant::ForgetWaitingJobs => "forget-waiting-jobs",
             Plant::BringLoginsBack => "bring-logins-back",
+            Plant::SkipTermCheck => "skip-term-check",
+            Plant::ReadWithoutWait => "read-without-wait",
+            Plant::LeadWithGap => "lead-with-gap",
+            Plant::SpoilHistory => "spoil-history",
+            Plant::ForgetJournal => "forget-journal",
         }
     }
 

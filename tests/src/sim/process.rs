@@ -1,12 +1,13 @@
-//! The node's process: the real replica, log and State, cut at the queues at which the daemon's
+//! A node's process: the real replica, log and State, cut at the queues at which the daemon's
 //! threads are cut. The simulation decides when each queue is worked off.
 //!
 //! It mirrors the daemon's threads (log writer, apply, snapshot): same order, same rules. It must
 //! not decide anything that the daemon leaves to the replica or to apply.
 
-use super::archive::{Archive, OpenError};
+use super::archive::{Archive, Library, OpenError};
 use super::invariants::{self, Applied, Violation};
 use super::ledger::Ledger;
+use super::manifest::Manifest;
 use super::plant::Plant;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -17,17 +18,16 @@ use tiebeam_core::{State, snapshot as state_bytes};
 use tiebeam_proto::chain::Head;
 use tiebeam_proto::time::Time;
 use tiebeam_replica::log::{Log, LogError, LogSettings};
-use tiebeam_replica::membership::{Membership, raft_id};
-use tiebeam_replica::recovery::{SNAPSHOT_FOLDER, bootstrap, first_snapshot, recover};
+use tiebeam_replica::membership::{Membership, node_of};
+use tiebeam_replica::node::Halt as Stopped;
+use tiebeam_replica::recovery::{FIRST_MARK, SNAPSHOT_FOLDER, bootstrap, recover};
 use tiebeam_replica::seams::mem::{MemDisk, SeededRng};
 use tiebeam_replica::seams::{Disk, DiskError};
 use tiebeam_replica::snapshot::{self, SnapshotMeta};
 use tiebeam_replica::{
-    Entry, EntryKind, Group, Input, Mark, Node, NodeSettings, Output, Role, RoleReport,
+    Entry, EntryKind, Envelope, Group, Input, Mark, Node, NodeSettings, Output, Role, RoleReport,
 };
 
-/// The node's id.
-pub(super) const NODE: u32 = 11;
 /// Entries between two snapshots: few, so that every life sees some.
 const SNAPSHOT_EVERY: u64 = 40;
 
@@ -53,8 +53,10 @@ impl From<Violation> for Halt {
 pub(super) enum Told {
     /// The entry at this index was applied, and this is what apply said.
     Applied(u64, Answer),
-    /// Nothing was proposed.
+    /// Nothing was proposed, or what was proposed never takes effect.
     Refused,
+    /// Nobody can say whether it took effect (ruling 1).
+    Unknown,
     /// What is applied up to here may be read.
     Readable(u64),
 }
@@ -63,15 +65,27 @@ pub(super) enum Told {
 enum Work {
     Append(Group),
     Compact(u64),
+    /// A leader's snapshot, to be durable before the group that follows.
+    Install(SnapshotMeta, Vec<u8>),
+}
+
+/// Something for apply.
+enum Batch {
+    Entries(Vec<Entry>),
+    Install(Box<State>, Membership),
 }
 
 /// What the node asked for in one round.
 #[derive(Default)]
 pub(super) struct Round {
     pub(super) told: Vec<(u64, Told)>,
+    pub(super) sent: Vec<Envelope>,
     /// Groups that a planted fault takes for written.
     pub(super) believed: Vec<u64>,
-    pub(super) halted: bool,
+    pub(super) halted: Option<Stopped>,
+    pub(super) role: Option<RoleReport>,
+    /// A member needs a snapshot and there is none that would do.
+    pub(super) wants_snapshot: bool,
 }
 
 /// What apply gave.
@@ -81,8 +95,20 @@ pub(super) struct Shown {
     pub(super) due: bool,
 }
 
+/// Who a process is, and what it is made with.
+#[derive(Clone)]
+pub(super) struct Identity {
+    /// Its node id.
+    pub(super) node: u32,
+    /// Its raft id.
+    pub(super) raft: u64,
+    pub(super) plant: Option<Plant>,
+    pub(super) library: Library,
+}
+
 /// A running node.
 pub(super) struct Process {
+    pub(super) identity: Identity,
     node: Node,
     log: Log<MemDisk>,
     disk: MemDisk,
@@ -90,81 +116,108 @@ pub(super) struct Process {
     /// What readers and planners see.
     pub(super) board: Arc<State>,
     pub(super) archive: Archive,
+    membership: Membership,
     writing: VecDeque<Work>,
-    applying: VecDeque<Vec<Entry>>,
+    applying: VecDeque<Batch>,
     waiters: BTreeMap<u64, (u64, u64)>,
     /// Locks of plans on their way into the log.
     pub(super) flight: LockSet,
     pub(super) role: RoleReport,
     stamped_us: u64,
     since_snapshot: u64,
-    snapshots: VecDeque<u64>,
+    /// A snapshot's body that was fetched, for the install that follows.
+    fetched: Option<(Manifest, Vec<u8>)>,
+    /// A snapshot that is durable, until the node knows that its group is.
+    installed: Option<Batch>,
+    installed_group: Option<u64>,
+    /// The newest snapshot that others can fetch.
+    pub(super) offered: Option<(Manifest, Arc<Vec<u8>>)>,
     /// The log failed; nothing above `durable_index` may be acknowledged any more.
     pub(super) log_failed: bool,
     durable_index: u64,
+    /// What the log would still have after a stop at this moment.
+    pub(super) promised: u64,
+    /// Index up to which everything archived is durable in the history.
+    pub(super) kept_to: u64,
+    /// Index up to which a majority says so (ruling 16).
+    pub(super) kept_by_most: u64,
     replay_to: u64,
     records: u64,
-    plant: Option<Plant>,
 }
 
 fn log_settings() -> LogSettings {
     LogSettings { segment_bytes: 48 << 10, first_segment_bytes: 16 << 10, mark_every: 1 }
 }
 
-fn membership() -> Membership {
-    Membership::of_voters([raft_id(NODE.into(), 1)])
-}
-
-/// Makes the first files.
+/// Makes the first files of a member.
 pub(super) fn init(disk: &MemDisk, seed: u64, genesis: &State) -> Result<(), String> {
     let body = state_bytes::encode(genesis);
-    let meta = first_snapshot(raft_id(NODE.into(), 1));
+    let voters = genesis.members.values().map(|member| member.raft_id);
+    let membership = Membership::of_voters(voters);
+    let meta = SnapshotMeta { mark: FIRST_MARK, membership };
     let rng = Box::new(SeededRng::new(seed));
     bootstrap(disk.clone(), log_settings(), rng, meta, &body).map_err(|error| format!("{error:?}"))
+}
+
+/// Chain index and hash that a State's history ends with.
+fn head_of(state: &State) -> Head {
+    Head { index: state.chain.index, hash: state.chain.head }
 }
 
 impl Process {
     /// Starts from the files. An error is a text that says why there is no start.
     pub(super) fn start(
         disk: &MemDisk,
+        identity: Identity,
         nonce: u64,
         now_us: u64,
-        plant: Option<Plant>,
     ) -> Result<Process, String> {
         let rng = Box::new(SeededRng::new(nonce));
         let found = recover(disk.clone(), log_settings(), rng).map_err(|e| format!("{e:?}"))?;
         let state = state_bytes::decode(&found.body).map_err(|error| format!("{error:?}"))?;
-        let head = Head { index: state.chain.index, hash: state.chain.head };
-        let archive = Archive::open(disk.clone(), head).map_err(|error| match error {
+        let opened = Archive::open(disk.clone(), head_of(&state), identity.library.clone());
+        let archive = opened.map_err(|error| match error {
             OpenError::Disk(error) => format!("{error:?}"),
             OpenError::Damaged { whole, needed } => {
                 format!("the history has {whole} whole records of {needed}")
             }
         })?;
         let last = found.log.last().index;
-        let settings = NodeSettings::new(raft_id(NODE.into(), 1), nonce);
+        let membership = found.start.snapshot.membership.clone();
+        let mark = found.start.snapshot.mark;
+        let settings = NodeSettings::new(identity.raft, nonce);
         let node = Node::new(settings, found.start).map_err(|error| format!("{error:?}"))?;
-        Ok(Process {
+        let mut process = Process {
             role: node.status().role,
+            identity,
             node,
             log: found.log,
             disk: disk.clone(),
             board: Arc::new(state.clone()),
             state,
             archive,
+            membership,
             writing: VecDeque::new(),
             applying: VecDeque::new(),
             waiters: BTreeMap::new(),
             flight: LockSet::new(),
             stamped_us: now_us,
             since_snapshot: 0,
-            snapshots: VecDeque::new(),
+            fetched: None,
+            installed: None,
+            installed_group: None,
+            offered: None,
             log_failed: false,
             durable_index: last,
+            promised: last,
+            kept_to: mark.index,
+            kept_by_most: 0,
             replay_to: last,
             records: 0,
-            plant,
-        })
+        };
+        process.offer(mark, found.body);
+        process.may_lead();
+        Ok(process)
     }
 
     /// Last index in the log.
@@ -172,9 +225,19 @@ impl Process {
         self.log.last().index
     }
 
+    /// The members as far as entries are applied.
+    pub(super) fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
     /// Whether it leads and has applied its own first entry.
     pub(super) fn is_master(&self) -> bool {
         self.role.role == Role::Leader && self.board.term == self.role.term
+    }
+
+    /// Node id of the leader that it knows of.
+    pub(super) fn leader(&self) -> Option<u32> {
+        self.role.leader.map(|raft| node_of(raft).0 as u32)
     }
 
     /// Hands an input to the node; what follows comes with the next [`Process::round`].
@@ -182,13 +245,48 @@ impl Process {
         self.node.receive(input);
     }
 
+    /// Who lacks history must not lead (ruling 16).
+    pub(super) fn may_lead(&mut self) {
+        if self.identity.plant == Some(Plant::LeadWithGap) {
+            return;
+        }
+        let whole = !self.archive.has_gap();
+        self.receive(Input::Electable(whole));
+        if !whole && self.role.role == Role::Leader {
+            self.receive(Input::Transfer { to: None });
+        }
+    }
+
+    /// Lets others fetch a snapshot.
+    fn offer(&mut self, mark: Mark, body: Vec<u8>) {
+        let manifest = Manifest::of(mark.index, &body);
+        let taken = Input::SnapshotTaken {
+            mark,
+            membership: self.membership.clone(),
+            manifest: manifest.encode().into(),
+        };
+        self.offered = Some((manifest, Arc::new(body)));
+        self.receive(taken);
+    }
+
+    /// Keeps a snapshot that was fetched for the install that the node may ask for.
+    pub(super) fn keep_fetched(&mut self, manifest: Manifest, body: Vec<u8>) {
+        self.fetched = Some((manifest, body));
+    }
+
     /// Proposes a body under a ticket.
     pub(super) fn propose(&mut self, ticket: u64, body: Body, clock: (u64, Time)) {
         let (now_us, wall) = clock;
         let elapsed_us = now_us.saturating_sub(self.stamped_us);
         self.stamped_us = self.stamped_us.max(now_us);
-        let proposal = Proposal { header: Header { wall, elapsed_us, proposer: NODE }, body };
-        self.receive(Input::Propose { ticket, payload: proposal.encode().into() });
+        let header = Header { wall, elapsed_us, proposer: self.identity.node };
+        let payload = Proposal { header, body }.encode().into();
+        self.receive(Input::Propose { ticket, payload });
+    }
+
+    /// Nobody waits for this ticket any more.
+    pub(super) fn forget(&mut self, ticket: u64) {
+        self.waiters.retain(|_, (_, waiting)| *waiting != ticket);
     }
 
     /// Takes what the node wants done and puts it into the queues.
@@ -197,14 +295,16 @@ impl Process {
         for output in self.node.ready() {
             match output {
                 Output::Persist(group) => {
-                    if self.plant == Some(Plant::AcknowledgeBeforeSync) {
+                    if self.identity.plant == Some(Plant::AcknowledgeBeforeSync) {
                         round.believed.push(group.number);
                     }
                     self.writing.push_back(Work::Append(group));
                 }
-                Output::Committed(entries) => self.applying.push_back(entries),
+                Output::Committed(entries) => self.applying.push_back(Batch::Entries(entries)),
                 Output::Proposed { ticket, mark } => {
-                    self.waiters.insert(mark.index, (mark.term, ticket));
+                    // An older proposal at this index is in no leader's log any more.
+                    let old = self.waiters.insert(mark.index, (mark.term, ticket));
+                    round.told.extend(old.map(|(_, ticket)| (ticket, Told::Refused)));
                 }
                 Output::Refused { ticket, .. } | Output::ReadFailed { ticket } => {
                     round.told.push((ticket, Told::Refused));
@@ -212,15 +312,40 @@ impl Process {
                 Output::ReadReady { ticket, index } => {
                     round.told.push((ticket, Told::Readable(index)));
                 }
-                Output::Role(role) => self.role = role,
-                Output::Halted(_) => round.halted = true,
-                Output::Send(_)
-                | Output::MembersChanged { .. }
-                | Output::InstallSnapshot { .. }
-                | Output::SnapshotWanted { .. } => {}
+                Output::Role(role) => {
+                    self.role = role;
+                    round.role = Some(role);
+                }
+                Output::Halted(why) => round.halted = Some(why),
+                Output::Send(envelopes) => round.sent.extend(envelopes),
+                Output::InstallSnapshot { mark, membership, manifest, .. } => {
+                    self.prepare_install(mark, membership, &manifest, &mut round);
+                }
+                Output::SnapshotWanted { .. } => round.wants_snapshot = true,
+                Output::MembersChanged { .. } => {}
             }
         }
         round
+    }
+
+    /// The node took a leader's snapshot: it is made durable in its turn.
+    fn prepare_install(
+        &mut self,
+        mark: Mark,
+        membership: Membership,
+        manifest: &[u8],
+        round: &mut Round,
+    ) {
+        self.applying.clear();
+        (self.installed, self.installed_group) = (None, None);
+        let covered: Vec<u64> = self.waiters.range(..=mark.index).map(|(at, _)| *at).collect();
+        for index in covered {
+            let gone = self.waiters.remove(&index);
+            round.told.extend(gone.map(|(_, ticket)| (ticket, Told::Unknown)));
+        }
+        let (fetched, body) = self.fetched.take().expect("chunks come before their message");
+        assert_eq!(Some(&fetched), Manifest::decode(manifest).as_ref(), "the offer's own chunks");
+        self.writing.push_back(Work::Install(SnapshotMeta { mark, membership }, body));
     }
 
     /// Whether the log writer has something to do.
@@ -240,28 +365,71 @@ impl Process {
         while let Some(work) = self.writing.pop_front() {
             match work {
                 Work::Append(group) => {
-                    if let Err(error) = self.log.append(&group) {
-                        self.alive()?;
-                        self.log_failed = true;
-                        if self.plant != Some(Plant::IgnoreFailedSync) {
-                            self.receive(Input::PersistFailed);
-                            return Err(Halt::Exits(format!("the log failed: {error}")));
-                        }
-                    } else {
-                        self.durable_index = self.log.last().index;
-                    }
+                    self.append(&group)?;
                     newest = Some(group.number);
+                    if group.reset.is_some() {
+                        self.installed_group = Some(group.number);
+                    }
                 }
                 Work::Compact(index) => {
                     let compacted = self.log.compact_to(index).map(drop);
                     self.survives(compacted)?;
                 }
+                Work::Install(meta, body) => self.installed = Some(self.install(meta, body)?),
             }
         }
         self.reached("persist.after")?;
         let prepared = self.log.prepare().map(drop);
         self.survives(prepared)?;
         Ok(newest)
+    }
+
+    /// The node learns what is written; apply takes a snapshot over only after that.
+    pub(super) fn persisted(&mut self, group: u64) {
+        self.receive(Input::Persisted { group });
+        if self.installed_group.is_some_and(|installed| installed <= group) {
+            self.installed_group = None;
+            self.applying.extend(self.installed.take());
+        }
+    }
+
+    fn append(&mut self, group: &Group) -> Result<(), Halt> {
+        let floor = group.reset.map_or(u64::MAX, |mark| mark.index);
+        let first = group.entries.first().map_or(u64::MAX, |entry| entry.index - 1);
+        self.promised = self.promised.min(first).min(floor);
+        if let Err(error) = self.log.append(group) {
+            self.alive()?;
+            self.log_failed = true;
+            if self.identity.plant != Some(Plant::IgnoreFailedSync) {
+                self.receive(Input::PersistFailed);
+                return Err(Halt::Exits(format!("the log failed: {error}")));
+            }
+        } else {
+            self.durable_index = self.log.last().index;
+        }
+        if group.must_sync {
+            self.promised = self.log.last().index;
+        }
+        Ok(())
+    }
+
+    /// Makes a leader's snapshot durable: the history leaps, then the snapshot gets its name.
+    fn install(&mut self, meta: SnapshotMeta, body: Vec<u8>) -> Result<Batch, Halt> {
+        self.reached("install.before")?;
+        let state = state_bytes::decode(&body).map_err(|error| Halt::Exits(error.to_string()))?;
+        let leapt = self.archive.leap(head_of(&state));
+        self.disk_went("the history", leapt)?;
+        self.reached("install.history.after")?;
+        let saved = snapshot::save(self.disk.clone(), SNAPSHOT_FOLDER, meta.clone(), &body);
+        if let Err(error) = saved {
+            self.alive()?;
+            return Err(Halt::Exits(format!("the snapshot cannot be installed: {error}")));
+        }
+        self.reached("install.snapshot.after")?;
+        self.membership = meta.membership.clone();
+        self.kept_to = self.kept_to.max(meta.mark.index);
+        self.offer(meta.mark, body);
+        Ok(Batch::Install(Box::new(state), meta.membership))
     }
 
     /// Fails if the process was stopped; every other error of work ahead is only reported.
@@ -273,7 +441,8 @@ impl Process {
         if self.disk.crashed().is_some() { Err(Halt::Died) } else { Ok(()) }
     }
 
-    fn reached(&mut self, point: &'static str) -> Result<(), Halt> {
+    /// A place where the process may be stopped.
+    pub(super) fn reached(&mut self, point: &'static str) -> Result<(), Halt> {
         self.disk.crash_point(point).map_err(|_| Halt::Died)
     }
 
@@ -282,23 +451,35 @@ impl Process {
     pub(super) fn apply(&mut self, ledger: &mut Ledger) -> Result<Shown, Halt> {
         let mut shown = Shown::default();
         let mut answers = Vec::new();
-        for entry in self.applying.pop_front().unwrap_or_default() {
+        let entries = match self.applying.pop_front() {
+            Some(Batch::Entries(entries)) => entries,
+            Some(Batch::Install(state, membership)) => {
+                self.reached("install.apply.before")?;
+                invariants::installed_states_are_known(ledger, &state)?;
+                (self.state, self.membership) = (*state, membership);
+                shown.due = true;
+                self.since_snapshot = 0;
+                Vec::new()
+            }
+            None => Vec::new(),
+        };
+        for entry in entries {
             self.reached("apply.before")?;
             let answer = self.apply_entry(&entry, ledger, &mut shown)?;
             self.reached("apply.after")?;
             if let Some((term, ticket)) = self.waiters.remove(&entry.index) {
-                let told = if term == entry.term {
-                    Told::Applied(entry.index, answer)
-                } else {
-                    Told::Refused
-                };
+                let took_effect =
+                    term == entry.term || self.identity.plant == Some(Plant::SkipTermCheck);
+                let told =
+                    if took_effect { Told::Applied(entry.index, answer) } else { Told::Refused };
                 answers.push((ticket, told));
             }
         }
         self.receive(Input::Applied { index: self.state.applied });
-        if self.plant != Some(Plant::AnswerBeforeApply) {
+        if self.identity.plant != Some(Plant::AnswerBeforeApply) {
             self.show();
         }
+        self.may_lead();
         self.reached("reply.before")?;
         shown.told = answers;
         Ok(shown)
@@ -315,7 +496,7 @@ impl Process {
         ledger: &mut Ledger,
         shown: &mut Shown,
     ) -> Result<Answer, Halt> {
-        let skipped = self.plant == Some(Plant::RestartWithoutReplay);
+        let skipped = self.identity.plant == Some(Plant::RestartWithoutReplay);
         if skipped && entry.index <= self.replay_to {
             (self.state.applied, self.state.term) = (entry.index, entry.term);
             return Ok(Answer::Done);
@@ -344,7 +525,8 @@ impl Process {
             match effect {
                 Effect::Archive(archived, record) => {
                     self.records += 1;
-                    if self.plant != Some(Plant::DropRecord) || !self.records.is_multiple_of(7) {
+                    let dropped = self.identity.plant == Some(Plant::DropRecord);
+                    if !dropped || !self.records.is_multiple_of(7) {
                         self.archive.push(archived, record);
                     }
                 }
@@ -362,14 +544,18 @@ impl Process {
 
     /// The history thread's turn.
     pub(super) fn sync_history(&mut self) -> Result<(), Halt> {
+        let applied = self.state.applied;
         let synced = self.archive.sync();
-        self.history_went(synced)
+        self.disk_went("the history", synced)?;
+        self.kept_to = applied;
+        Ok(())
     }
 
-    fn history_went(&self, synced: Result<(), DiskError>) -> Result<(), Halt> {
-        if let Err(error) = synced {
+    /// A failure of the disk ends the process, unless it was stopped already.
+    pub(super) fn disk_went(&self, what: &str, result: Result<(), DiskError>) -> Result<(), Halt> {
+        if let Err(error) = result {
             self.alive()?;
-            return Err(Halt::Exits(format!("the history failed: {error}")));
+            return Err(Halt::Exits(format!("{what} failed: {error}")));
         }
         Ok(())
     }
@@ -380,34 +566,46 @@ impl Process {
     }
 
     /// The State to take a snapshot of: a pointer copy.
-    pub(super) fn state_to_save(&mut self) -> Box<State> {
+    pub(super) fn state_to_save(&mut self) -> (Box<State>, Membership) {
         self.since_snapshot = 0;
-        Box::new(self.state.clone())
+        (Box::new(self.state.clone()), self.membership.clone())
     }
 
     /// The snapshot thread's turn: the history first, then the snapshot, then the log's prefix.
-    pub(super) fn snapshot(&mut self, mut state: Box<State>) -> Result<(), Halt> {
-        let synced = self.archive.sync();
-        self.history_went(synced)?;
-        if self.plant == Some(Plant::ForgetAppliedIndex) {
+    pub(super) fn snapshot(
+        &mut self,
+        (mut state, membership): (Box<State>, Membership),
+    ) -> Result<(), Halt> {
+        self.reached("snapshot.begin")?;
+        self.sync_history()?;
+        self.reached("snapshot.history.after")?;
+        if self.identity.plant == Some(Plant::ForgetAppliedIndex) {
             state.applied -= 3;
         }
         let mark = Mark { index: state.applied, term: state.term };
-        let meta = SnapshotMeta { mark, membership: membership() };
+        if self.offered.as_ref().is_some_and(|(newest, _)| newest.index >= mark.index) {
+            // A leader's snapshot was installed meanwhile.
+            return Ok(());
+        }
+        let meta = SnapshotMeta { mark, membership };
         let body = state_bytes::encode(&state);
         if snapshot::save(self.disk.clone(), SNAPSHOT_FOLDER, meta, &body).is_err() {
             // The daemon reports it and tries again later.
             return self.alive();
         }
-        self.receive(Input::SnapshotTaken {
-            mark,
-            membership: membership(),
-            manifest: Vec::new().into(),
-        });
-        self.snapshots.push_back(mark.index);
-        if self.snapshots.len() >= 2
-            && let Some(index) = self.snapshots.pop_front()
+        self.offer(mark, body);
+        self.compact()
+    }
+
+    /// Drops the log's prefix that neither a kept snapshot nor a history needs (ruling 16).
+    pub(super) fn compact(&mut self) -> Result<(), Halt> {
+        let Ok(oldest) = snapshot::oldest_kept(&mut self.disk, SNAPSHOT_FOLDER) else {
+            return self.alive();
+        };
+        if let Some(index) =
+            oldest.map(|oldest| oldest.min(self.kept_by_most)).filter(|index| *index > 1)
         {
+            self.reached("compact.before")?;
             self.receive(Input::Compact { index });
             self.writing.push_back(Work::Compact(index));
         }

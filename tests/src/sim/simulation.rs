@@ -1,53 +1,67 @@
 //! The simulation itself: one clock, one queue of events, one thread, one seed.
 //!
-//! It owns the node's process and disk, the clients and the observer's notes, and gives each event
-//! to whom it is for. Everything random comes from its one source, so a seed is a whole run.
+//! It owns the machines, the network, the clients and the observer's notes, and gives each event to
+//! whom it is for. Everything random comes from its one source, so a seed is a whole run.
 
-use super::clients::{Client, REGISTERS, Reply, Request};
+use super::agent;
+use super::archive::Library;
+use super::clients::{Client, Reply, Request};
+use super::coverage::Counts;
 use super::invariants::{self, Essence, Violation};
 use super::ledger::Ledger;
-use super::pipeline::Pipeline;
-use super::process::{self, Halt, NODE, Process};
+use super::machine::Machine;
+use super::net::{Frame, Net};
+use super::process::{self, Halt, Identity, Process};
 use super::{Settings, Summary};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tiebeam_core::State;
 use tiebeam_core::genesis::Genesis;
+use tiebeam_core::state::Member;
 use tiebeam_proto::time::Time;
 use tiebeam_replica::Input;
-use tiebeam_replica::membership::raft_id;
+use tiebeam_replica::membership::{Membership, raft_id};
 use tiebeam_replica::seams::Rng;
 use tiebeam_replica::seams::mem::{MemDisk, SeededRng, Stop};
 
 /// 2026-11-20, the wall clock at the beginning.
-const WALL_BEGIN_US: i64 = 1_795_132_800_000_000;
-/// Time between two ticks of the replica.
-const TICK_US: u64 = 20_000;
-/// Longest time to rest after everything was healed: the deadline of jobs and the stop grace.
-const REST_US: u64 = 75_000_000;
+pub(super) const WALL_BEGIN_US: i64 = 1_795_132_800_000_000;
+/// Node id of the first machine.
+pub(super) const FIRST_NODE: u32 = 11;
+/// Longest time to rest after everything was healed: the longest deadline of jobs and the stop
+/// grace.
+const REST_US: u64 = 90_000_000;
 /// Events between two looks at everything.
 const LOOK_EVERY: u64 = 1_000;
 /// Events of a run: none comes near it unless it goes in circles.
-const EVENTS_MAX: u64 = 200_000;
+const EVENTS_MAX: u64 = 4_000_000;
 
 /// Something that happens.
 pub(super) enum Event {
     /// A client may make its next call.
     Client(usize),
-    /// A call reaches the node.
-    Arrive { client: usize, attempt: u64, request: Arc<Request> },
+    /// A call reaches a machine.
+    Arrive { at: usize, client: usize, attempt: u64, request: Arc<Request> },
     /// A client's connection broke.
     Lost { client: usize, attempt: u64 },
     /// A client has waited long enough.
     Impatient { client: usize, attempt: u64 },
     /// A client sends its call again.
     Again { client: usize, attempt: u64 },
-    /// Something befalls the node.
+    /// Something befalls the cluster.
     Fault,
+    /// Links are mended, in this order.
+    Mend(Vec<(usize, usize)>),
+    /// The network is as good as new.
+    Clear,
     /// The disk has room again.
-    Room,
-    /// The node is started.
-    Restart,
+    Room(usize),
+    /// A node is started.
+    Restart(usize),
+    /// A frame arrives.
+    Deliver { from: usize, frame: Frame },
+    /// A program on the machine ends.
+    ProgramEnds(agent::Name, &'static str),
     /// The node's clock ticks.
     Tick,
     /// The log writer has its turn.
@@ -61,22 +75,34 @@ pub(super) enum Event {
     /// The history is synced.
     SyncHistory,
     /// A snapshot is written.
-    Snapshot(Box<State>),
+    Snapshot(Box<State>, Membership),
     /// A call goes on.
     Call(u64),
+    /// Nobody answered a ticket.
+    Expire(u64),
     /// The conductor looks because something is due.
     Conduct,
     /// The conductor looks because time has passed.
     Look,
     /// A job's function runs.
     Run(u64),
+    /// The agent looks at its commands.
+    Tend,
+    /// The node says what is to be done.
+    Settle,
+    /// The member tells the others how far it is.
+    Report,
+    /// The same, because time has passed.
+    ReportAgain,
+    /// A message to this raft id did not arrive.
+    Unreachable(u64),
     /// The process ends itself.
     Exit(String),
 }
 
 /// Where a run is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+pub(super) enum Phase {
     /// Clients call, faults happen.
     Load,
     /// Everything was healed; what is open ends.
@@ -85,95 +111,97 @@ enum Phase {
     LastReads,
 }
 
+/// Whose event it is: a machine's, in any life or in one.
+type Whose = Option<(usize, Option<u64>)>;
+
 /// One run.
 pub(super) struct Simulation {
     pub(super) settings: Settings,
     pub(super) rng: SeededRng,
     pub(super) now_us: u64,
-    pub(super) wall_offset_us: i64,
-    queue: BTreeMap<(u64, u64), (Option<u64>, Event)>,
+    queue: BTreeMap<(u64, u64), (Whose, Event)>,
     numbers: u64,
     events: u64,
-    phase: Phase,
+    pub(super) phase: Phase,
     healed_us: u64,
-    pub(super) disk: MemDisk,
-    pub(super) process: Option<Process>,
-    /// Counts the node's lives; events of a former one are dropped.
-    pub(super) life: u64,
-    pub(super) pipeline: Pipeline,
-    pub(super) paused_until_us: u64,
-    pub(super) write_us: u64,
-    /// When the board was last shown.
-    pub(super) shown_us: u64,
-    writing: bool,
-    applying: bool,
-    saving: bool,
-    pub(super) last_stop: Stop,
+    pub(super) machines: Vec<Machine>,
+    pub(super) net: Net,
     pub(super) clients: Vec<Client>,
     /// The newest revision that clients know of each register.
     pub(super) revisions: BTreeMap<&'static str, u64>,
     pub(super) ledger: Ledger,
-    broken: Option<Violation>,
-    /// Copies of the disk with a bit turned over, and those that no node started from.
-    pub(super) rotten: u64,
-    pub(super) refused: u64,
+    pub(super) broken: Option<Violation>,
+    pub(super) counts: Counts,
     pub(super) lines: Vec<String>,
 }
 
-fn genesis() -> Result<State, String> {
+/// The first State of a cluster of `nodes` voters.
+fn genesis(nodes: u32) -> Result<State, String> {
+    let of = |node: u32| (node, format!("n{node}"), format!("127.0.0.{node}:20003"));
+    let member = |node: u32| Member {
+        raft_id: raft_id(node.into(), 1),
+        key_hash: "0".repeat(64),
+        voter: true,
+        joining: false,
+        since: 0,
+    };
     let genesis = Genesis {
         cluster_id: "simulated".to_owned(),
         cluster_name: "simulated".to_owned(),
-        node: (NODE, "n11".to_owned(), "127.0.0.1:20003".to_owned()),
-        raft_id: raft_id(NODE.into(), 1),
+        node: of(FIRST_NODE),
+        raft_id: raft_id(FIRST_NODE.into(), 1),
         key_hash: "0".repeat(64),
         admin_hash: "$argon2id$v=19$m=8,t=1,p=1$c2ltdWxhdGlvbg$YWRtaW4".to_owned(),
         wall: Time(WALL_BEGIN_US),
     };
-    State::genesis(&genesis).map_err(|error| error.to_string())
-}
-
-/// Whether a start failed because the disk failed or was full, and not by what is on it.
-fn is_of_the_disk(why: &str) -> bool {
-    why.contains("simulated I/O error") || why.contains("NoSpace")
+    let mut state = State::genesis(&genesis).map_err(|error| error.to_string())?;
+    for node in FIRST_NODE + 1..FIRST_NODE + nodes {
+        let mut other = Genesis { node: of(node), ..genesis.clone() };
+        other.raft_id = raft_id(node.into(), 1);
+        let other = State::genesis(&other).map_err(|error| error.to_string())?;
+        let at = State::node_path(node);
+        let entry = other.config.value(&at).unwrap_or_default();
+        state.config = state.config.set(&at, &entry, 1).map_err(|error| error.to_string())?;
+        state.members.insert(node, member(node));
+    }
+    Ok(state)
 }
 
 impl Simulation {
-    /// A node that was just made, and clients that have not called yet.
+    /// Nodes that were just made, and clients that have not called yet.
     pub(super) fn new(settings: Settings) -> Result<Simulation, String> {
         let mut rng = SeededRng::new(settings.seed);
-        let genesis = genesis()?;
-        let disk = MemDisk::new();
-        process::init(&disk, rng.next_u64(), &genesis)?;
+        let genesis = genesis(settings.nodes)?;
+        let library = Library::default();
+        let mut machines = Vec::new();
+        for node in FIRST_NODE..FIRST_NODE + settings.nodes {
+            let disk = MemDisk::new();
+            process::init(&disk, rng.next_u64(), &genesis)?;
+            let identity = Identity {
+                node,
+                raft: raft_id(node.into(), 1),
+                plant: settings.plant,
+                library: library.clone(),
+            };
+            machines.push(Machine::new(identity, disk));
+        }
         let left = settings.calls / settings.clients.max(1);
-        let client = Client::new(left);
         Ok(Simulation {
-            clients: vec![client; settings.clients as usize],
+            clients: vec![Client::new(left); settings.clients as usize],
             settings,
             rng,
             now_us: 0,
-            wall_offset_us: 0,
             queue: BTreeMap::new(),
             numbers: 0,
             events: 0,
             phase: Phase::Load,
             healed_us: 0,
-            disk,
-            process: None,
-            life: 0,
-            pipeline: Pipeline::default(),
-            paused_until_us: 0,
-            write_us: 200,
-            shown_us: 0,
-            writing: false,
-            applying: false,
-            saving: false,
-            last_stop: Stop::Kill,
+            machines,
+            net: Net::new(),
             revisions: BTreeMap::new(),
             ledger: Ledger::new(genesis),
             broken: None,
-            rotten: 0,
-            refused: 0,
+            counts: Counts::default(),
             lines: Vec::new(),
         })
     }
@@ -184,92 +212,133 @@ impl Simulation {
         self.numbers
     }
 
-    /// The node's wall clock.
-    pub(super) fn wall(&self) -> Time {
-        Time(WALL_BEGIN_US + self.now_us as i64 + self.wall_offset_us)
-    }
-
     /// Notes a line of the trace, if somebody wants it.
     pub(super) fn trace(&mut self, line: impl FnOnce() -> String) {
         if self.settings.trace {
-            self.lines.push(format!("{:>9} {}", self.now_us, line()));
+            self.lines.push(format!("{:>10} {}", self.now_us, line()));
         }
     }
 
-    /// Lets something happen later, whatever becomes of the node.
+    /// Notes what a machine does.
+    pub(super) fn trace_of(&mut self, at: usize, line: impl FnOnce() -> String) {
+        if self.settings.trace {
+            let node = self.machines[at].identity.node;
+            self.lines.push(format!("{:>10} n{node} {}", self.now_us, line()));
+        }
+    }
+
+    fn plan_event(&mut self, delay_us: u64, whose: Whose, event: Event) {
+        let number = self.number();
+        self.queue.insert((self.now_us + delay_us, number), (whose, event));
+    }
+
+    /// Lets something happen later, whatever becomes of the nodes.
     pub(super) fn after(&mut self, delay_us: u64, event: Event) {
-        let number = self.number();
-        self.queue.insert((self.now_us + delay_us, number), (None, event));
+        self.plan_event(delay_us, None, event);
     }
 
-    /// Lets something happen later, in this life of the node.
-    pub(super) fn after_in_life(&mut self, delay_us: u64, event: Event) {
-        let number = self.number();
-        self.queue.insert((self.now_us + delay_us, number), (Some(self.life), event));
+    /// Lets something happen later on a machine, whichever life its process is in.
+    pub(super) fn after_on(&mut self, at: usize, delay_us: u64, event: Event) {
+        self.plan_event(delay_us, Some((at, None)), event);
     }
 
-    /// Runs to the end.
-    pub(super) fn run(&mut self) -> Result<Summary, Violation> {
-        self.after(0, Event::Restart);
+    /// Lets something happen later, in this life of a machine's process.
+    pub(super) fn after_in_life(&mut self, at: usize, delay_us: u64, event: Event) {
+        let life = self.machines[at].life;
+        self.plan_event(delay_us, Some((at, Some(life))), event);
+    }
+
+    /// Begins a run: the machines are switched on, the clients begin to call.
+    pub(super) fn begin(&mut self) {
+        for at in 0..self.machines.len() {
+            self.after(0, Event::Restart(at));
+        }
         for client in 0..self.clients.len() {
             let delay = 5_000 + self.rng.below(5_000);
             self.after(delay, Event::Client(client));
         }
+    }
+
+    /// Runs to the end.
+    pub(super) fn run(&mut self) -> Result<Summary, Violation> {
+        self.begin();
         self.after(10_000, Event::Fault);
-        while let Some(((time_us, number), (life, event))) = self.queue.pop_first() {
-            self.now_us = self.now_us.max(time_us);
-            if life.is_some_and(|life| life != self.life) {
-                continue;
-            }
-            if life.is_some() && self.now_us < self.paused_until_us {
-                self.queue.insert((self.paused_until_us, number), (life, event));
-                continue;
-            }
-            self.events += 1;
-            let handled = self.handle(event);
-            self.survive(handled)?;
-            if let Some(violation) = self.broken.take() {
-                return Err(violation);
-            }
-            if self.events.is_multiple_of(LOOK_EVERY) {
-                invariants::standing(&self.ledger, &self.disk)?;
-            }
+        while self.step()? {
             if self.go_on()? {
-                return self.finish();
+                break;
             }
         }
         self.finish()
     }
 
-    /// A process that cannot go on is gone; a broken invariant ends the run.
-    fn survive(&mut self, handled: Result<(), Halt>) -> Result<(), Violation> {
-        match handled {
-            Ok(()) => Ok(()),
-            Err(Halt::Broken(violation)) => Err(violation),
-            Err(Halt::Died) => {
-                let point = self.disk.crashed().unwrap_or_default();
-                self.dies(&format!("stopped at {point}"), None);
-                Ok(())
+    /// Lets the next event happen; false if there is none.
+    pub(super) fn step(&mut self) -> Result<bool, Violation> {
+        let Some(((time_us, number), (whose, event))) = self.queue.pop_first() else {
+            return Ok(false);
+        };
+        self.now_us = self.now_us.max(time_us);
+        if let Some((at, life)) = whose {
+            let machine = &self.machines[at];
+            if life.is_some_and(|life| life != machine.life) {
+                return Ok(true);
             }
-            Err(Halt::Exits(why)) => {
-                // Others still find it alive for a moment: it must be silent already.
-                self.settle();
-                let delay = 500 + self.rng.below(5_000);
-                self.after_in_life(delay, Event::Exit(why));
-                Ok(())
+            if self.now_us < machine.paused_until_us && !matches!(event, Event::ProgramEnds(..)) {
+                let later = machine.paused_until_us;
+                self.queue.insert((later, number), (whose, event));
+                return Ok(true);
             }
         }
+        self.events += 1;
+        let at = whose.map(|(at, _)| at);
+        let handled = match at {
+            Some(at) => self.happen_on(at, event),
+            None => self.happen(event),
+        };
+        self.survive(at, handled)?;
+        if let Some(violation) = self.broken.take() {
+            return Err(violation);
+        }
+        if self.events.is_multiple_of(LOOK_EVERY) {
+            self.ledger.open = self.open_observations();
+            let disks = self.machines.iter().map(|machine| &machine.disk);
+            invariants::standing(&mut self.ledger, disks)?;
+            self.ledger.open.clear();
+        }
+        Ok(true)
     }
 
-    fn handle(&mut self, event: Event) -> Result<(), Halt> {
+    /// A process that cannot go on is gone; a broken invariant ends the run.
+    fn survive(&mut self, at: Option<usize>, handled: Result<(), Halt>) -> Result<(), Violation> {
+        let halt = match handled {
+            Err(Halt::Broken(violation)) => return Err(violation),
+            Err(halt) => Some(halt),
+            Ok(()) => None,
+        };
+        for at in 0..self.machines.len() {
+            if let Some(point) = self.machines[at].disk.crashed() {
+                self.counts.stopped_at(&point);
+                self.dies(at, &format!("stopped at {point}"), None);
+            }
+        }
+        if let (Some(at), Some(Halt::Exits(why))) = (at, halt) {
+            // Others still find it alive for a moment: it must be silent already.
+            self.settle(at);
+            let delay = 500 + self.rng.below(5_000);
+            self.after_in_life(at, delay, Event::Exit(why));
+        }
+        Ok(())
+    }
+
+    fn happen(&mut self, event: Event) -> Result<(), Halt> {
         match event {
             Event::Client(client) => self.client_calls(client),
-            Event::Arrive { client, attempt, request } => {
-                if self.process.is_some() && self.now_us < self.paused_until_us {
-                    let wait = self.paused_until_us - self.now_us;
-                    self.after(wait, Event::Arrive { client, attempt, request });
+            Event::Arrive { at, client, attempt, request } => {
+                let machine = &self.machines[at];
+                if machine.process.is_some() && self.now_us < machine.paused_until_us {
+                    let wait = machine.paused_until_us - self.now_us;
+                    self.after(wait, Event::Arrive { at, client, attempt, request });
                 } else {
-                    self.call_arrives(client, attempt, &request);
+                    self.call_arrives(at, client, attempt, &request);
                 }
             }
             Event::Lost { client, attempt } | Event::Impatient { client, attempt } => {
@@ -277,185 +346,126 @@ impl Simulation {
             }
             Event::Again { client, attempt } => self.client_again(client, attempt),
             Event::Fault if self.phase == Phase::Load => return self.fault(),
-            Event::Fault => {}
-            Event::Room => self.disk.limit_bytes(None),
-            Event::Restart => return self.restart(),
-            Event::Tick => {
-                self.receive(Input::Tick);
-                self.after_in_life(TICK_US, Event::Tick);
-            }
-            Event::Write => return self.write(),
-            Event::Persisted(group) => self.receive(Input::Persisted { group }),
-            Event::Apply => return self.apply(),
-            Event::Show => return self.show(),
-            Event::SyncHistory => {
-                let delay = 10_000 + self.rng.below(40_000);
-                self.after_in_life(delay, Event::SyncHistory);
-                return self.process.as_mut().map_or(Ok(()), Process::sync_history);
-            }
-            Event::Snapshot(state) => {
-                self.saving = false;
-                let process = self.process.as_mut();
-                let saved = process.map_or(Ok(()), |process| process.snapshot(state));
-                self.settle();
-                return saved;
-            }
-            Event::Call(call) => return self.call_steps(call),
-            Event::Conduct | Event::Look => self.conduct(),
-            Event::Run(job) => self.run_job(job),
-            Event::Exit(why) => self.dies(&format!("the node ends itself: {why}"), None),
+            Event::Mend(links) => self.mend(links),
+            Event::Clear => self.net.heal(),
+            Event::Room(at) => self.machines[at].disk.limit_bytes(None),
+            Event::Restart(at) => return self.restart(at),
+            _ => {}
         }
         Ok(())
     }
 
-    fn receive(&mut self, input: Input) {
-        if let Some(process) = &mut self.process {
-            process.receive(input);
-        }
-        self.settle();
-    }
-
-    /// Lets the node say what is to be done, and plans its threads' turns.
-    pub(super) fn settle(&mut self) {
-        let Some(process) = &mut self.process else { return };
-        let round = process.round();
-        let (writes, entries) = (process.has_writes(), process.has_entries());
-        for group in round.believed {
-            self.after_in_life(5, Event::Persisted(group));
-        }
-        for (ticket, told) in round.told {
-            // Refusals and read indices: no acknowledgement of an entry is among them.
-            if let Err(Halt::Broken(violation)) = self.told(ticket, told) {
-                self.broken.get_or_insert(violation);
+    fn happen_on(&mut self, at: usize, event: Event) -> Result<(), Halt> {
+        match event {
+            Event::Deliver { from, frame } => return self.deliver(at, from, frame),
+            Event::ProgramEnds(name, how) => return self.program_ends(at, name, how),
+            Event::Tick => self.tick(at),
+            Event::Write => return self.write(at),
+            Event::Persisted(group) => {
+                if let Some(process) = &mut self.machines[at].process {
+                    process.persisted(group);
+                }
+                self.settle(at);
             }
+            Event::Apply => return self.apply(at),
+            Event::Show => return self.show(at),
+            Event::SyncHistory => return self.sync_history(at),
+            Event::Snapshot(state, membership) => return self.saved(at, state, membership),
+            Event::Call(call) => return self.call_steps(at, call),
+            Event::Expire(ticket) => return self.expire(at, ticket),
+            Event::Conduct => return self.conduct(at),
+            Event::Look => return self.look(at),
+            Event::Run(job) => return self.run_job(at, job),
+            Event::Tend => return self.tend(at),
+            Event::Settle => self.settle(at),
+            Event::Report => self.report(at),
+            Event::ReportAgain => self.report_again(at),
+            Event::Unreachable(peer) => self.receive(at, Input::Unreachable { peer }),
+            Event::Exit(why) => self.dies(at, &format!("ends itself: {why}"), None),
+            _ => {}
         }
-        if round.halted {
-            self.trace(|| "the replica halted".to_owned());
-        }
-        if writes && !std::mem::replace(&mut self.writing, true) {
-            let delay = self.write_us / 2 + self.rng.below(self.write_us);
-            self.after_in_life(delay, Event::Write);
-        }
-        if entries && !std::mem::replace(&mut self.applying, true) {
-            let delay = 20 + self.rng.below(300);
-            self.after_in_life(delay, Event::Apply);
-        }
-    }
-
-    fn restart(&mut self) -> Result<(), Halt> {
-        if self.process.is_some() {
-            return Ok(());
-        }
-        if self.phase == Phase::Load && self.rng.one_in(8) {
-            self.disk.crash_after(self.rng.below(40));
-        }
-        let (nonce, plant) = (self.rng.next_u64(), self.settings.plant);
-        match Process::start(&self.disk, nonce, self.now_us, plant) {
-            Ok(process) => {
-                let last = process.last_index();
-                self.trace(|| format!("the node starts, its log ends at {last}"));
-                (self.writing, self.applying, self.saving) = (false, false, false);
-                self.process = Some(process);
-                invariants::acknowledged_entries_are_there(&self.ledger, last)?;
-                self.after_in_life(TICK_US, Event::Tick);
-                self.after_in_life(20_000, Event::SyncHistory);
-                self.after_in_life(1_000, Event::Look);
-                self.settle();
-                Ok(())
-            }
-            Err(why) if self.disk.crashed().is_some() || is_of_the_disk(&why) => {
-                self.trace(|| format!("the node could not start: {why}"));
-                let stop = Stop::Random(self.rng.next_u64());
-                self.disk.restart(stop);
-                self.life += 1;
-                self.after(1_000, Event::Restart);
-                Ok(())
-            }
-            Err(why) => Ok(invariants::a_stopped_node_starts(Err(why))?),
-        }
-    }
-
-    fn write(&mut self) -> Result<(), Halt> {
-        self.writing = false;
-        let Some(process) = &mut self.process else { return Ok(()) };
-        if let Some(group) = process.write()? {
-            let delay = 5 + self.rng.below(100);
-            self.after_in_life(delay, Event::Persisted(group));
-        }
-        self.settle();
         Ok(())
-    }
-
-    fn apply(&mut self) -> Result<(), Halt> {
-        self.applying = false;
-        let Some(process) = &mut self.process else { return Ok(()) };
-        let shown = process.apply(&mut self.ledger)?;
-        self.shown_us = self.now_us;
-        for (ticket, told) in shown.told {
-            self.told(ticket, told)?;
-        }
-        self.board_changed()?;
-        if self.settings.plant == Some(super::Plant::AnswerBeforeApply) {
-            self.after_in_life(3_000, Event::Show);
-        }
-        if shown.due {
-            self.after_in_life(50, Event::Conduct);
-        }
-        self.save_if_due();
-        self.settle();
-        Ok(())
-    }
-
-    fn save_if_due(&mut self) {
-        let Some(process) = &mut self.process else { return };
-        if process.wants_snapshot() && !std::mem::replace(&mut self.saving, true) {
-            let state = process.state_to_save();
-            let delay = 100 + self.rng.below(20_000);
-            self.after_in_life(delay, Event::Snapshot(state));
-        }
-    }
-
-    fn show(&mut self) -> Result<(), Halt> {
-        if let Some(process) = &mut self.process {
-            process.show();
-        }
-        self.board_changed()
     }
 
     /// From load to rest to the last reads; true at the end.
     fn go_on(&mut self) -> Result<bool, Violation> {
         if self.events > EVENTS_MAX {
-            let state = self.process.as_ref().map(|process| process.board.clone());
-            let state = state.unwrap_or_default();
-            invariants::jobs_end_in_time(&state, self.now_us)?;
+            let boards = self.machines.iter().filter_map(Machine::board);
+            invariants::jobs_end_in_time(boards, self.now_us)?;
             return Ok(true);
         }
-        let idle = self.clients.iter().all(Client::is_done);
+        let load_us = self.settings.pace.load_us;
         match self.phase {
-            Phase::Load if idle => self.heal(),
-            Phase::Rest => {
-                let Some(process) = self.process.as_ref() else { return Ok(false) };
-                if process.is_master() && process.board.jobs.is_empty() {
+            Phase::Load if self.clients_rest() || (load_us > 0 && self.now_us >= load_us) => {
+                self.heal();
+            }
+            Phase::Rest if self.events.is_multiple_of(16) => {
+                if self.rests() {
                     self.phase = Phase::LastReads;
-                    self.clients[0].last_reads = REGISTERS.to_vec();
+                    self.clients[0].last_reads = self.settings.registers().to_vec();
                     self.after(0, Event::Client(0));
                 } else if self.now_us - self.healed_us > REST_US {
-                    invariants::jobs_end_in_time(&process.board, REST_US)?;
+                    let boards = self.machines.iter().filter_map(Machine::board);
+                    invariants::jobs_end_in_time(boards, REST_US)?;
+                    invariants::the_cluster_comes_back(&self.whole_machines(), REST_US)?;
+                    invariants::requests_are_answered(self.open_calls(), REST_US)?;
+                    return Ok(true);
                 }
             }
-            Phase::LastReads if idle => return Ok(true),
-            Phase::Load | Phase::LastReads => {}
+            Phase::LastReads if self.clients_rest() => return Ok(self.rests()),
+            _ => {}
         }
         Ok(false)
     }
 
-    /// No more faults: the power is cut once more, and the node is started.
-    fn heal(&mut self) {
+    fn clients_rest(&self) -> bool {
+        self.clients.iter().all(Client::is_done)
+    }
+
+    /// Machines whose disks are not lost.
+    pub(super) fn whole_machines(&self) -> Vec<&Machine> {
+        self.machines.iter().filter(|machine| !machine.lost).collect()
+    }
+
+    fn open_calls(&self) -> usize {
+        self.machines.iter().map(|machine| machine.pipeline.calls.len()).sum()
+    }
+
+    /// Whether nothing is left to do: one master, all nodes equal, all jobs ended and answered.
+    fn rests(&self) -> bool {
+        let masters = (0..self.machines.len()).filter(|at| self.is_master(*at)).count();
+        let boards: Vec<&State> =
+            self.whole_machines().iter().filter_map(|machine| machine.board()).collect();
+        let applied = boards.first().map_or(0, |board| board.applied);
+        masters == 1
+            && boards.len() == self.whole_machines().len()
+            && boards.iter().all(|board| board.applied == applied && board.jobs.is_empty())
+            && self.processes().all(|process| !process.archive.has_gap())
+            && self.clients_rest()
+            && self.open_calls() == 0
+            && self.programs_rest()
+    }
+
+    fn processes(&self) -> impl Iterator<Item = &Process> {
+        self.machines.iter().filter_map(|machine| machine.process.as_ref())
+    }
+
+    /// No more faults: the network is whole, the power is cut once more, every node is started.
+    pub(super) fn heal(&mut self) {
         self.phase = Phase::Rest;
         self.healed_us = self.now_us;
-        (self.write_us, self.paused_until_us) = (200, 0);
-        self.dies("the power is cut for the last time", Some(Stop::LoseAll));
-        self.disk.restart(Stop::Kill);
+        self.net.heal();
+        for client in &mut self.clients {
+            client.stop();
+        }
+        for at in 0..self.machines.len() {
+            let machine = &mut self.machines[at];
+            (machine.write_us, machine.paused_until_us, machine.drift_ppm) = (200, 0, 0);
+            machine.disk.limit_bytes(None);
+            self.dies(at, "the power is cut for the last time", Some(Stop::LoseAll));
+            self.machines[at].disk.restart(Stop::Kill);
+            self.after(20_000, Event::Restart(at));
+        }
     }
 
     /// The last look at everything.
@@ -464,47 +474,32 @@ impl Simulation {
             Halt::Broken(violation) => violation,
             other => invariants::no_assertion_fails(format!("{other:?}")),
         };
-        if let Some(process) = &mut self.process {
+        let mut newest = None;
+        for machine in self.machines.iter_mut().filter(|machine| !machine.lost) {
+            let Some(process) = &mut machine.process else { continue };
             process.sync_history().map_err(broken)?;
+            let identity = machine.identity.clone();
+            let started = Process::start(&machine.disk.image(), identity, 1, self.now_us);
+            let again = invariants::a_stopped_node_starts(started)?;
+            if self.settings.nodes == 1 {
+                invariants::acknowledged_entries_are_there(&self.ledger, again.last_index())?;
+            }
+            let state = process.board.clone();
+            invariants::whole(&mut self.ledger, &machine.disk, &state)?;
+            newest = Some(state);
         }
-        let plant = self.settings.plant;
-        let started = Process::start(&self.disk.image(), 1, self.now_us, plant);
-        let again = invariants::a_stopped_node_starts(started)?;
-        let last = again.last_index();
-        invariants::acknowledged_entries_are_there(&self.ledger, last)?;
-        let state = self.process.as_ref().map(|process| process.board.clone());
-        let state = state.unwrap_or_default();
-        invariants::whole(&self.ledger, &self.disk, &state)?;
+        let traffic = self.net.traffic;
+        let state = newest.unwrap_or_default();
+        invariants::everything_at_the_end(&mut self.ledger, &state)?;
         Ok(Summary {
             events: self.events,
+            seconds: self.now_us / 1_000_000,
             entries: self.ledger.entries.len() as u64,
             acknowledged: self.ledger.acknowledged.len() as u64,
-            lives: self.life + 1,
-            rotten: (self.rotten, self.refused),
+            lives: self.machines.iter().map(|machine| machine.life + 1).sum(),
+            counts: std::mem::take(&mut self.counts),
+            frames: (traffic.delivered, traffic.lost, traffic.doubled),
             essence: Essence::of(&self.ledger, &state),
         })
-    }
-
-    /// Runs a process by itself until its State has everything that its log has.
-    pub(super) fn replayed(&mut self, mut process: Process) -> Result<State, Halt> {
-        let last = process.last_index();
-        let mut ledger = Ledger::new(self.ledger.genesis.clone());
-        ledger.entries.clone_from(&self.ledger.entries);
-        ledger.prints.clone_from(&self.ledger.prints);
-        ledger.records.clone_from(&self.ledger.records);
-        for _ in 0..100 {
-            process.round();
-            if let Some(group) = process.write()? {
-                process.receive(Input::Persisted { group });
-            }
-            process.round();
-            while process.has_entries() && process.board.applied < last {
-                process.apply(&mut ledger)?;
-            }
-            if process.board.applied >= last {
-                break;
-            }
-        }
-        Ok((*process.board).clone())
     }
 }

@@ -10,7 +10,7 @@ const SEEDS_OF_A_PLANT: u64 = 400;
 #[test]
 fn the_first_seeds_hold() {
     for seed in 0..SEEDS {
-        if let Err(violation) = run(&Settings::standard(seed)).result {
+        if let Err(violation) = run(&Settings::alone(seed)).result {
             panic!("seed {seed}: {violation}");
         }
     }
@@ -19,14 +19,14 @@ fn the_first_seeds_hold() {
 #[test]
 fn a_seed_gives_the_same_run_again() {
     for seed in [3, 8] {
-        let settings = Settings { trace: true, ..Settings::standard(seed) };
+        let settings = Settings { trace: true, ..Settings::alone(seed) };
         let (first, second) = (run(&settings).lines, run(&settings).lines);
         assert!(first.len() > 100 && first == second, "seed {seed}");
     }
 }
 
 /// What catches each planted fault: numbers of invariants.
-const CAUGHT_BY: [(Plant, &[u32]); Plant::ALL.len()] = [
+const CAUGHT_BY: [(Plant, &[u32]); 13] = [
     (Plant::AcknowledgeBeforeSync, &[1, 12, 18]),
     (Plant::ForgetAppliedIndex, &[1, 13, 18]),
     (Plant::SkipReadsCheck, &[2]),
@@ -46,7 +46,7 @@ const CAUGHT_BY: [(Plant, &[u32]); Plant::ALL.len()] = [
 fn every_planted_fault_is_caught_by_its_invariants() {
     for (plant, numbers) in CAUGHT_BY {
         let caught = (0..SEEDS_OF_A_PLANT).find_map(|seed| {
-            let settings = Settings { plant: Some(plant), ..Settings::standard(seed) };
+            let settings = Settings { plant: Some(plant), ..Settings::alone(seed) };
             run(&settings).result.err()
         });
         let name = plant.name();

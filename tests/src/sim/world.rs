@@ -4,10 +4,10 @@
 //! are made from. The seal hides its content from a search of the disk; it is no cipher.
 
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use tiebeam_core::declaration::Params;
 use tiebeam_core::proposal::Plan;
@@ -22,6 +22,14 @@ use tiebeam_proto::time::Time;
 
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
+/// What a run of a job function came to.
+pub(super) enum Planned {
+    /// It ended.
+    Ended(Plan),
+    /// It waits for commands; these have no intent yet.
+    Waits(Vec<CommandWish>),
+}
+
 /// The outside of one run of a job function.
 pub(super) struct SimWorld {
     /// The node and its term.
@@ -30,23 +38,40 @@ pub(super) struct SimWorld {
     pub(super) now: Time,
     /// The State that the function runs against.
     pub(super) state: Arc<State>,
+    /// The newest State of the node.
+    pub(super) newest: Arc<State>,
+    /// Members that have nearly everything that this node has.
+    pub(super) caught_up: BTreeSet<u32>,
     /// Archived records of jobs that made a revision.
     pub(super) revisions: Arc<BTreeMap<u64, Arc<JobRecord>>>,
     /// What is derived depends on it.
     pub(super) nonce: String,
+    /// The job as State has it now, on the long path: what its commands came to.
+    pub(super) live: Option<Arc<job::Job>>,
+    /// Commands that the run asked for and that have no intent.
+    pub(super) wishes: Arc<Mutex<Vec<CommandWish>>>,
 }
 
-/// Runs a job function to a plan.
-pub(super) fn plan(job: &Job, user: &str, params: &Params, world: SimWorld, dry: bool) -> Plan {
-    let state = world.state.clone();
+/// Runs a job function from its start: recorded results come back at once, and where there is none
+/// the run stands still (ruling 10).
+pub(super) fn plan(job: &Job, user: &str, params: &Params, world: SimWorld) -> Planned {
+    let (state, wishes) = (world.state.clone(), world.wishes.clone());
     let run = Run::new(user.to_owned(), params.clone(), state, Arc::new(world));
     let mut function = pin!((job.run)(run.clone()));
     let polled = function.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-    let result = match polled {
-        Poll::Ready(result) => result,
-        Poll::Pending => Err(JobError::failed("the simulation's world never waits")),
-    };
-    run.into_plan(result, dry)
+    match polled {
+        Poll::Ready(result) => Planned::Ended(run.into_plan(result, false)),
+        Poll::Pending => {
+            let mut wishes = wishes.lock().unwrap_or_else(PoisonError::into_inner);
+            Planned::Waits(std::mem::take(&mut *wishes))
+        }
+    }
+}
+
+/// Digest of a command's arguments.
+pub(super) fn digest_of(wish: &CommandWish) -> String {
+    let plain = serde_json::to_value(wish).unwrap_or_default();
+    canonical::hex(&canonical::digest(&plain))
 }
 
 fn digest(text: &str) -> String {
@@ -157,8 +182,55 @@ impl World for SimWorld {
         Box::pin(async { Err(JobError::failed("the simulation verifies the history itself")) })
     }
 
-    fn command(&self, _wish: CommandWish) -> BoxFuture<Result<CommandRecord, JobError>> {
-        Box::pin(async { Err(JobError::failed("there are no commands in the simulation")) })
+    fn command(&self, wish: CommandWish) -> BoxFuture<Result<CommandRecord, JobError>> {
+        let Some(job) = &self.live else {
+            let error = JobError::failed("a job that is done in one entry cannot run commands");
+            return Box::pin(async { Err(error) });
+        };
+        let record = job.record.commands.iter().find(|record| record.name == wish.key);
+        match (job.command(&wish.key), record) {
+            (Some(known), _) if known.digest != digest_of(&wish) => {
+                let text = "the job's code changed: a command has other arguments than recorded";
+                Box::pin(async move { Err(JobError::Indeterminate(text.to_owned())) })
+            }
+            (Some(_), Some(record)) if record.result != "open" => {
+                let record = record.clone();
+                Box::pin(async move { Ok(record) })
+            }
+            (Some(_), _) => Box::pin(std::future::pending()),
+            (None, _) if job.cancel.is_some() => {
+                Box::pin(async { Err(JobError::Cancelled("the job was cancelled".to_owned())) })
+            }
+            (None, _) => {
+                self.wishes.lock().unwrap_or_else(PoisonError::into_inner).push(wish);
+                Box::pin(std::future::pending())
+            }
+        }
+    }
+
+    fn ca_fingerprint(&self) -> Result<String, JobError> {
+        Ok("0".repeat(64))
+    }
+
+    fn newest(&self) -> Arc<State> {
+        self.newest.clone()
+    }
+
+    fn caught_up(&self, node: u32) -> bool {
+        self.caught_up.contains(&node)
+    }
+
+    /// The run stands still; the conductor runs it again from its start, later.
+    fn pause(&self, _milliseconds: u64) -> BoxFuture<()> {
+        Box::pin(std::future::pending())
+    }
+
+    fn submitted_to(&self) -> u32 {
+        self.live.as_ref().map_or(self.master.0, |job| job.record.scheduling.master)
+    }
+
+    fn hand_over(&self, _to: &[u32]) -> BoxFuture<Result<(), JobError>> {
+        Box::pin(async { Err(JobError::failed("leadership is handed over by faults only")) })
     }
 
     fn progress(&self, _percent: u8, _text: &str) {}

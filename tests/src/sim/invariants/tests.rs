@@ -1,0 +1,1 @@
+//! Each invariant has one planted State or history that violates it.
