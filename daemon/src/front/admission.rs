@@ -98,6 +98,21 @@ impl Admission {
     /// Waits for a place in the handshakes; the caller bounds the wait. `None` never happens while
     /// the front lives (the semaphores are not closed).
     pub async fn handshake(self: &Arc<Self>, address: IpAddr) -> Option<HandshakeTurn> {
+        let (turns, entry) = self.source(address);
+        let own = turns.acquire_owned().await.ok()?;
+        let all = Arc::clone(&self.handshakes).acquire_owned().await.ok()?;
+        Some(HandshakeTurn { _all: all, _own: own, _entry: entry })
+    }
+
+    /// A place in the handshakes if there is one now, for connections that may not wait.
+    pub fn handshake_now(self: &Arc<Self>, address: IpAddr) -> Option<HandshakeTurn> {
+        let (turns, entry) = self.source(address);
+        let own = turns.try_acquire_owned().ok()?;
+        let all = Arc::clone(&self.handshakes).try_acquire_owned().ok()?;
+        Some(HandshakeTurn { _all: all, _own: own, _entry: entry })
+    }
+
+    fn source(self: &Arc<Self>, address: IpAddr) -> (Arc<Semaphore>, SourceUse) {
         let source = source_key(address);
         let turns = {
             let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
@@ -108,10 +123,7 @@ impl Admission {
             entry.users += 1;
             Arc::clone(&entry.turns)
         };
-        let entry = SourceUse { admission: Arc::clone(self), source };
-        let own = turns.acquire_owned().await.ok()?;
-        let all = Arc::clone(&self.handshakes).acquire_owned().await.ok()?;
-        Some(HandshakeTurn { _all: all, _own: own, _entry: entry })
+        (turns, SourceUse { admission: Arc::clone(self), source })
     }
 
     /// A charge for a body that is going to be read, empty so far.
@@ -161,6 +173,7 @@ mod tests {
         }
         let mut next = Box::pin(admission.handshake(address));
         assert!(futures_util::poll!(&mut next).is_pending());
+        assert!(admission.handshake_now(address).is_none());
         let other = admission.handshake([127, 0, 0, 2].into()).await;
         assert!(other.is_some());
         turns.pop();

@@ -6,7 +6,7 @@
 
 use super::Shared;
 use super::connection::{Peer, Version};
-use super::tls::{self, ALPN_H2, ALPN_PEER, TlsState};
+use super::tls::{self, ALPN_H2, ALPN_JOIN, ALPN_PEER, TlsState};
 use rustls::ProtocolVersion;
 use rustls::server::Acceptor;
 use std::net::SocketAddr;
@@ -106,7 +106,7 @@ pub async fn handshake(
         // Without a door the client configuration does not offer it: the peer gets the alert
         // `no_application_protocol` and knows that this node does not take peers here.
         match shared.peers.get() {
-            Some(door) if is_peer(&hello) => {
+            Some(door) if offers(&hello, ALPN_PEER) => {
                 door.enter(hello, address);
                 return Ok(Arrival::Peer);
             }
@@ -120,8 +120,8 @@ pub async fn handshake(
     tokio::time::timeout(limit, all).await.map_err(|_late| HandshakeError::Slow)?
 }
 
-fn is_peer(hello: &StartHandshake<TcpStream>) -> bool {
-    hello.client_hello().alpn().is_some_and(|mut offered| offered.any(|one| one == ALPN_PEER))
+fn offers(hello: &StartHandshake<TcpStream>, protocol: &[u8]) -> bool {
+    hello.client_hello().alpn().is_some_and(|mut offered| offered.any(|one| one == protocol))
 }
 
 async fn secure(
@@ -129,7 +129,8 @@ async fn secure(
     address: SocketAddr,
     tls: &TlsState,
 ) -> Result<Secured, HandshakeError> {
-    let stream = hello.into_stream(tls.current()).await.map_err(HandshakeError::Tls)?;
+    let joins = offers(&hello, ALPN_JOIN);
+    let stream = hello.into_stream(tls.current(joins)).await.map_err(HandshakeError::Tls)?;
     let (_tcp, session) = stream.get_ref();
     let version = match session.alpn_protocol() {
         Some(protocol) if protocol == ALPN_H2 => Version::Http2,

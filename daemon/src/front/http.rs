@@ -10,6 +10,7 @@ use super::body::{self, BodyError, Charged};
 use super::connection::{Connection, Role};
 use super::dispatch::Context;
 use super::facts::facts;
+use super::joining;
 use super::login::{Claim, claim};
 use super::message::Message;
 use super::origin;
@@ -29,6 +30,7 @@ use tiebeam_proto::limits::{BODY_BYTES_BEFORE_LOGIN, BODY_BYTES_MAX};
 enum Endpoint {
     Rpc,
     Rest,
+    Join,
     WebSocket,
     Master,
     IsMaster,
@@ -42,6 +44,7 @@ impl Endpoint {
         Some(match path {
             "" | "/" | "/rpc2" | "/RPC2" | "/rpc" => Endpoint::Rpc,
             "/rest" => Endpoint::Rest,
+            "/join" => Endpoint::Join,
             "/ws" => Endpoint::WebSocket,
             "/master" => Endpoint::Master,
             "/is_master" => Endpoint::IsMaster,
@@ -55,7 +58,7 @@ impl Endpoint {
     /// As the `Allow` header names them.
     const fn methods(self) -> &'static str {
         match self {
-            Endpoint::Rpc | Endpoint::Rest => "POST",
+            Endpoint::Rpc | Endpoint::Rest | Endpoint::Join => "POST",
             Endpoint::WebSocket => "GET",
             _ => "GET, HEAD",
         }
@@ -89,7 +92,7 @@ pub async fn answer(connection: &Arc<Connection>, request: Request<Incoming>) ->
 }
 
 /// An answer that does not wait for the body's end still drains it.
-async fn refused(parts: &Parts, mut body: Incoming, answer: Answer) -> Answer {
+pub(super) async fn refused(parts: &Parts, mut body: Incoming, answer: Answer) -> Answer {
     body::drain(&mut body, &parts.headers).await;
     answer
 }
@@ -110,6 +113,7 @@ async fn endpoint(connection: &Arc<Connection>, parts: Parts, body: Incoming) ->
     let service = connection.shared.service.as_ref();
     match found {
         Endpoint::Rpc | Endpoint::Rest => call(connection, parts, body, found).await,
+        Endpoint::Join => joining::join(connection, parts, body).await,
         Endpoint::WebSocket => ws::open(connection, parts).await,
         Endpoint::Master => probes::master(service, parts.uri.query()),
         Endpoint::IsMaster => probes::is_master(service).await,
@@ -198,7 +202,7 @@ async fn call(
         (Err(_any), Claim::None) => {
             return refused(&parts, body, answer::unauthorized(origin::is_fetch(&parts))).await;
         }
-        (Err(error), _) => return unread(&parts, body, &error).await,
+        (Err(error), _) => return unread(&parts, body, &error, max).await,
     };
     let credentials = match claim {
         Claim::Login(credentials) => Some(credentials),
@@ -226,10 +230,16 @@ fn parse(body: &Charged, endpoint: Endpoint, connection: &Connection) -> Message
     }
 }
 
-async fn unread(parts: &Parts, body: Incoming, error: &BodyError) -> Answer {
+/// The answer to a body that was not read; `max` is its limit.
+pub(super) async fn unread(
+    parts: &Parts,
+    body: Incoming,
+    error: &BodyError,
+    max: usize,
+) -> Answer {
     match error {
         BodyError::TooLarge => {
-            let line = format!("a body has at most {BODY_BYTES_MAX} bytes");
+            let line = format!("a body has at most {max} bytes");
             refused(parts, body, answer::text(StatusCode::PAYLOAD_TOO_LARGE, line)).await
         }
         BodyError::Crowded => refused(parts, body, answer::unavailable("too busy")).await,

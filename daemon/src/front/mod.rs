@@ -5,7 +5,8 @@
 //! checks in the order of ruling 2 (`origin`, `login`, `body`); `message` picks the protocol, one
 //! of `jsonrpc`, `xmlrpc` and `rest`; beside them are `ws` and the `probes`. `dispatch` and `table`
 //! bring the call to [`seam::Service`]; `facts` says what its record keeps; `answer` makes the
-//! response. `drain` ends all of it.
+//! response. `drain` ends all of it. Connections of other members go to the peers' door, after the
+//! ClientHello and before anything else.
 //!
 //! The front knows nothing of State, jobs or passwords, reads no file but its socket, and never
 //! panics on a request.
@@ -20,7 +21,8 @@ pub mod drain;
 pub mod facts;
 pub mod handshake;
 pub mod http;
-pub mod jsonrpc;
+pub mod joining;
+mod jsonrpc;
 pub mod listen;
 pub mod login;
 pub mod message;
@@ -43,8 +45,8 @@ use drain::Drain;
 use handshake::PeerDoor;
 use seam::{MethodClass, Service};
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use table::Table;
 use tls::TlsState;
 use tokio::net::TcpListener;

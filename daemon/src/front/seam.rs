@@ -6,6 +6,7 @@
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
+use http::StatusCode;
 use serde_json::Value;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -161,6 +162,18 @@ pub struct Call {
     pub stop: CancellationToken,
 }
 
+/// A node's request to join (`/join`). It has no `Debug`: it holds a token.
+pub struct JoinCall {
+    /// The body, as it came.
+    pub body: Zeroizing<Vec<u8>>,
+    /// What the record keeps of the request.
+    pub facts: RequestFacts,
+    /// Where it came from.
+    pub source: Source,
+    /// Fires when this node drains.
+    pub stop: CancellationToken,
+}
+
 /// The master, as `/master` names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Master {
@@ -241,6 +254,12 @@ pub trait Service: Send + Sync + 'static {
         caller: Arc<Caller>,
         filter: Value,
     ) -> BoxFuture<'static, Result<Events, RpcError>>;
+
+    /// Lets a node join: the status and the JSON of the answer. Called on the master only.
+    fn join(&self, call: JoinCall) -> BoxFuture<'static, (StatusCode, Value)> {
+        drop(call);
+        Box::pin(async { (StatusCode::NOT_FOUND, Value::Null) })
+    }
 
     /// The master of the newest term this node knows.
     fn master(&self) -> Option<Master>;

@@ -6,7 +6,7 @@
 //! State: the daemon hands it certificates, keys and the mode.
 
 use super::seam::ClientCertificate;
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
@@ -17,6 +17,9 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 pub const ALPN_PEER: &[u8] = b"tiebeam-peer/1";
 /// ALPN of HTTP/2.
 pub const ALPN_H2: &[u8] = b"h2";
+/// ALPN of a node that joins: HTTP/1.1 under the node's own certificate, whatever clients see, so
+/// that a token's fingerprint of the cluster's authority can be checked.
+pub const ALPN_JOIN: &[u8] = b"tiebeam-join/1";
 /// ALPN of HTTP/1.1.
 pub const ALPN_HTTP1: &[u8] = b"http/1.1";
 
@@ -53,6 +56,7 @@ pub enum TlsError {
 #[derive(Debug)]
 pub struct TlsState {
     config: ArcSwap<ServerConfig>,
+    joining: ArcSwapOption<ServerConfig>,
 }
 
 impl TlsState {
@@ -69,7 +73,7 @@ impl TlsState {
         mode: ClientCertificates,
     ) -> Result<TlsState, TlsError> {
         let config = build(chain, key, client_ca, mode)?;
-        Ok(TlsState { config: ArcSwap::from_pointee(config) })
+        Ok(TlsState { config: ArcSwap::from_pointee(config), joining: ArcSwapOption::empty() })
     }
 
     /// Replaces everything for handshakes from now on; connections that are open stay as they are.
@@ -89,9 +93,26 @@ impl TlsState {
         Ok(())
     }
 
-    /// The configuration for the next handshake.
-    pub fn current(&self) -> Arc<ServerConfig> {
-        self.config.load_full()
+    /// Serves this chain, which ends in the cluster's authority, to nodes that join.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError`]; the former one then stays.
+    pub fn serve_joining(
+        &self,
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<(), TlsError> {
+        let mut config = build(chain, key, &[], ClientCertificates::None)?;
+        config.alpn_protocols = vec![ALPN_JOIN.to_vec()];
+        self.joining.store(Some(Arc::new(config)));
+        Ok(())
+    }
+
+    /// The configuration for the next handshake, of a node that joins or of a client.
+    pub fn current(&self, joins: bool) -> Arc<ServerConfig> {
+        let joining = joins.then(|| self.joining.load_full()).flatten();
+        joining.unwrap_or_else(|| self.config.load_full())
     }
 }
 

@@ -9,7 +9,7 @@ use super::socket::Socket;
 use super::verify::{Refusal, Verifier};
 use super::wire::{self, Greeting, GreetingError, Purpose};
 use super::{Shared, dial, requests, stream};
-use crate::front::admission::Admission;
+use crate::front::admission::{Admission, HandshakeTurn};
 use crate::front::handshake::PeerDoor;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,6 +25,8 @@ const ENTRY: Duration = Duration::from_secs(5);
 /// Why a peer did not come in.
 #[derive(Debug, thiserror::Error)]
 enum EntryError {
+    #[error("there are too many at the door")]
+    Full,
     #[error("it took too long")]
     Slow,
     #[error("TLS cannot be configured")]
@@ -66,12 +68,16 @@ struct Entered {
 
 impl PeerDoor for Door {
     fn enter(&self, hello: StartHandshake<TcpStream>, address: SocketAddr) {
-        let (shared, admission) = (Arc::clone(&self.shared), Arc::clone(&self.admission));
-        let stop = self.shared.stop.clone();
+        // No waiting here: whoever waits holds a socket that nothing else counts. A member comes
+        // again soon enough.
+        let Some(turn) = self.admission.handshake_now(address.ip()) else {
+            return note(&self.shared, address, &EntryError::Full);
+        };
+        let (shared, stop) = (Arc::clone(&self.shared), self.shared.stop.clone());
         self.shared.runtime.spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = admit(shared, admission, hello, address) => {}
+                () = admit(shared, turn, hello, address) => {}
             }
         });
     }
@@ -85,19 +91,21 @@ impl Door {
 
 async fn admit(
     shared: Arc<Shared>,
-    admission: Arc<Admission>,
+    turn: HandshakeTurn,
     hello: StartHandshake<TcpStream>,
     address: SocketAddr,
 ) {
     dial::prepare(&hello.io);
-    let entered = tokio::time::timeout(ENTRY, async {
-        let _turn = admission.handshake(address.ip()).await;
-        enter(&shared, hello).await
-    });
-    match entered.await.unwrap_or(Err(EntryError::Slow)) {
+    let entered = tokio::time::timeout(ENTRY, enter(&shared, hello)).await;
+    drop(turn);
+    match entered.unwrap_or(Err(EntryError::Slow)) {
         Ok(entered) => serve(shared, entered).await,
-        Err(error) => shared.note_refusal(address.ip(), &crate::report::chain(&error)),
+        Err(error) => note(&shared, address, &error),
     }
+}
+
+fn note(shared: &Shared, address: SocketAddr, error: &EntryError) {
+    shared.note_refusal(address.ip(), &crate::report::chain(error));
 }
 
 async fn enter(

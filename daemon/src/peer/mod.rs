@@ -193,6 +193,9 @@ impl Peers {
     /// full, or the frame is over [`FRAME_BYTES_MAX`]. True means that it is on its way, not that
     /// it arrives.
     pub fn send(&self, to: u64, kind: u8, frame: Vec<u8>) -> bool {
+        if frame.len() > FRAME_BYTES_MAX {
+            tracing::error!(bytes = frame.len(), kind, "a frame is too large for any peer");
+        }
         let links = self.0.links.load();
         let put = match links.get(&to) {
             Some(_) if kind == KEEPALIVE => Put::Refused,
