@@ -171,6 +171,9 @@ fn check_history(data: &Path, chain: Option<Chain>) -> Result<bool, CheckError> 
     for (from, to) in &report.gaps {
         println!("history: WRONG: records {from} to {to} are missing");
     }
+    if report.pruned > 0 {
+        println!("history: {} records of reads are pruned: their hashes are here", report.pruned);
+    }
     println!(
         "history: {} records in {} segments, {} to {}, head {}{}",
         report.records,

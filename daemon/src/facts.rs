@@ -168,6 +168,9 @@ pub fn verify_history(engine: &Engine) -> Result<Value, JobError> {
         JobError::failed("the history cannot be read; the daemon's log has the reason")
     })?;
     report.require(chain.floor_index, report.to);
+    // State once more: it may have let go of reads while they were read.
+    let reads_below = engine.board.state().chain.reads_below;
+    report.require_reads(engine.history.folder(), reads_below);
     let mut problems: Vec<Value> = report
         .problems
         .iter()
@@ -183,6 +186,7 @@ pub fn verify_history(engine: &Engine) -> Result<Value, JobError> {
         "floor": chain.floor_index,
         "records": report.records,
         "pruned": report.pruned,
+        "reads_below": reads_below,
         "from": report.from,
         "to": report.to,
         "head": report.head,

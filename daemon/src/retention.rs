@@ -1,9 +1,11 @@
-//! Retention: how much of the history this node holds, and the cut that keeps it within its bound.
+//! Retention: how much of the history this node holds, the cut that keeps it within its bound, and
+//! the pruning of records of reads.
 //!
 //! Which records are given up is decided once, by the master, from its own disk, and travels as an
 //! entry (ruling 15): so all nodes have the same floor, and the job ids below it are unknown
-//! everywhere. Every node only measures and warns. It removes nothing itself: the history thread
-//! does, after a snapshot with the new floor is durable.
+//! everywhere. Which reads go is decided from State and cluster time. Every node only measures and
+//! warns. It removes nothing itself: the history thread does, after a snapshot that says so is
+//! durable.
 
 use crate::engine::Engine;
 use crate::report;
@@ -31,6 +33,7 @@ pub async fn watch(engine: Arc<Engine>) {
         warned = nearly;
         if engine.is_master() {
             cut(&engine, bytes_max).await;
+            prune_reads(&engine).await;
         }
         tokio::select! {
             () = tokio::time::sleep(LOOK_EVERY) => {}
@@ -72,6 +75,17 @@ async fn cut(engine: &Engine, bytes_max: u64) {
         ),
         Ok(_) => {}
         Err(error) => tracing::warn!(error = %report::chain(&error), "the history was not cut"),
+    }
+}
+
+/// Proposes to let go of records of reads that are too old or too many (ruling 36).
+async fn prune_reads(engine: &Engine) {
+    let Some(cut) = engine.board.state().reads_due(engine.board.clock_us()) else { return };
+    let reads_below = cut.reads_below;
+    match engine.proposer.propose(Body::Cut(cut)).await {
+        Ok(Answer::Done) => tracing::debug!(reads_below, "records of reads are pruned"),
+        Ok(_) => {}
+        Err(error) => tracing::warn!(error = %report::chain(&error), "reads were not pruned"),
     }
 }
 

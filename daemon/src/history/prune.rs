@@ -202,27 +202,28 @@ impl Drafts {
             return Err(error);
         }
         sync_folder(&library.folder)?;
+        let placed = rename(&self.index, &index)
+            .and_then(|()| remove(&aside))
+            .and_then(|()| sync_folder(&library.folder))
+            .and_then(|()| Sealed::open(&index, pruned.extent().bytes))
+            .map(|sealed| sealed.map(Arc::new));
+        if let Ok(Some(sealed)) = &placed {
+            pruned.update(|extent| {
+                extent.sealed = Some(Arc::clone(sealed));
+                extent.places = Vec::new();
+            });
+        }
         let pruned = Arc::new(pruned);
         library.update(
             |list| {
                 let at = list.iter().position(|segment| segment.first == pruned.first);
                 if let Some(place) = at.and_then(|at| list.get_mut(at)) {
-                    *place = Arc::clone(&pruned);
+                    *place = pruned;
                 }
             },
             true,
         );
-        rename(&self.index, &index)?;
-        remove(&aside)?;
-        sync_folder(&library.folder)?;
-        let bytes = pruned.extent().bytes;
-        if let Some(sealed) = Sealed::open(&index, bytes)? {
-            pruned.update(|extent| {
-                extent.sealed = Some(Arc::new(sealed));
-                extent.places = Vec::new();
-            });
-        }
-        Ok(())
+        placed.map(drop)
     }
 }
 

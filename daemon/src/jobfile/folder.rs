@@ -142,6 +142,19 @@ impl Folder {
         Ok(())
     }
 
+    /// Removes the file of a job that was submitted on this day; whether there was one.
+    pub(super) fn remove(&mut self, id: JobId, day: (u32, u32, u32)) -> io::Result<bool> {
+        let path = self.file(id, day);
+        let bytes = match fs::symlink_metadata(&path) {
+            Ok(facts) => facts.len(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        fs::remove_file(&path)?;
+        self.count(&day_path(&self.path, day), -1, -(bytes as i64));
+        Ok(true)
+    }
+
     /// Whether a bound is exceeded by so much that removing is worth a look at a folder.
     pub(super) fn is_over(&self) -> bool {
         self.total.files > self.limits.files + self.limits.files / 100

@@ -5,13 +5,13 @@
 //! the start and written again, so no record has two lines and none is missing.
 
 use super::folder::{day_path, make_folder};
-use crate::history::Facts;
+use crate::history::{Facts, Linked};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use tiebeam_proto::chain::{ChainLine, LINES_NAME};
-use tiebeam_proto::record::Archived;
+use tiebeam_proto::record::ChainLink;
 use tiebeam_proto::time::Time;
 
 /// Longest line that is believed: two hashes, a number, a job's id.
@@ -22,6 +22,8 @@ pub(super) struct Lines {
     folder: PathBuf,
     /// The newest record that has its line.
     pub(super) upto: u64,
+    /// When the record ended whose line was appended last; a pruned one has no time of its own.
+    ended: i64,
 }
 
 impl Lines {
@@ -46,29 +48,33 @@ impl Lines {
                 file.set_len(end)?;
             }
         }
-        Ok(Lines { folder: folder.to_owned(), upto })
+        Ok(Lines { folder: folder.to_owned(), upto, ended: 0 })
     }
 
     /// Appends the lines of records that follow, oldest first.
-    pub(super) fn append(&mut self, records: &[(Archived, Facts)]) -> io::Result<()> {
-        let mut rest = records;
-        while let Some((_, facts)) = rest.first() {
-            let day = Time(facts.ended).date();
-            let same = rest.iter().take_while(|(_, facts)| Time(facts.ended).date() == day).count();
-            let (group, later) = rest.split_at(same.max(1));
-            self.append_to(&day_path(&self.folder, day), group)?;
-            self.upto = group.last().map_or(self.upto, |(record, _)| record.link.index);
-            rest = later;
+    pub(super) fn append(&mut self, records: &[Linked]) -> io::Result<()> {
+        let mut dated = Vec::with_capacity(records.len());
+        for record in records {
+            let facts = record.facts();
+            if record.canonical.is_some() || self.ended == 0 {
+                self.ended = facts.ended;
+            }
+            dated.push((Time(self.ended).date(), record, facts));
+        }
+        for group in dated.chunk_by(|one, other| one.0 == other.0) {
+            let Some((day, ..)) = group.first() else { continue };
+            let lines = group.iter().map(|(_, record, facts)| line(&record.link, facts));
+            self.append_to(&day_path(&self.folder, *day), &lines.collect::<String>())?;
+            self.upto = group.last().map_or(self.upto, |(_, record, _)| record.link.index);
         }
         Ok(())
     }
 
-    fn append_to(&self, day: &Path, group: &[(Archived, Facts)]) -> io::Result<()> {
+    fn append_to(&self, day: &Path, text: &str) -> io::Result<()> {
         make_folder(day)?;
         let path = day.join(LINES_NAME);
         let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
         let before = file.metadata()?.len();
-        let text: String = group.iter().map(|(record, facts)| line(record, facts)).collect();
         file.write_all(text.as_bytes()).inspect_err(|_| {
             // Part of a line must not stand before the same line written again.
             let _ = file.set_len(before);
@@ -76,13 +82,14 @@ impl Lines {
     }
 }
 
-fn line(record: &Archived, facts: &Facts) -> String {
+/// The line of a record; of a pruned read the job is not known any more.
+fn line(link: &ChainLink, facts: &Facts) -> String {
     let line = ChainLine {
-        index: record.link.index,
+        index: link.index,
         kind: facts.line_kind().to_owned(),
         job: facts.about().map(|id| id.to_string()),
-        previous: record.link.previous.clone(),
-        this: record.link.this.clone(),
+        previous: link.previous.clone(),
+        this: link.this.clone(),
     };
     line.to_line()
 }

@@ -8,11 +8,14 @@
 //!
 //! It runs at nice 10, and takes at most a fifth of a core while jobs wait. It holds no truth, so
 //! an error costs a warning and a count, never the node.
+//!
+//! When records of reads are pruned their files go, too; their lines stay. Records leave the
+//! history only after that: the line of one that is gone could not name its job any more.
 
 use super::folder::{Folder, Limits, days};
 use super::lines::Lines;
 use super::render;
-use crate::history::{Facts, History, HistoryError, HistoryHandle, JobId, Subject};
+use crate::history::{Facts, History, HistoryError, HistoryHandle, JobId, Linked, Subject};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
@@ -49,6 +52,7 @@ const SYNC_EVERY: (Duration, Duration) = (Duration::from_secs(10), Duration::fro
 
 const FILES_MARK: &str = "jobfile.files";
 const LINES_MARK: &str = "jobfile.lines";
+const READS_MARK: &str = "jobfile.reads";
 
 /// How to start a projection.
 pub struct Start {
@@ -77,7 +81,7 @@ pub struct Metrics {
     pub written: AtomicU64,
     /// Records that were over a bound before their file was written.
     pub skipped: AtomicU64,
-    /// Files removed because they were over a bound.
+    /// Files removed because they were over a bound, or their records were pruned.
     pub pruned: AtomicU64,
     /// Files and lines that could not be written at an attempt.
     pub failed: AtomicU64,
@@ -193,6 +197,8 @@ struct Worker<'a> {
     due: Due,
     /// The newest record that was looked at.
     known: u64,
+    /// Up to this record, files of pruned reads are removed.
+    without_reads: u64,
     /// Attempts at the file that failed last.
     attempts: u32,
     synced: Instant,
@@ -229,6 +235,7 @@ impl<'a> Worker<'a> {
     fn open(start: Start, metrics: &'a Metrics) -> Result<Worker<'a>, (Box<Start>, io::Error)> {
         let read = |name| start.history.mark(name).unwrap_or_default();
         let (files_mark, lines_mark) = (read(FILES_MARK), read(LINES_MARK));
+        let reads_mark = read(READS_MARK);
         let opened = Folder::open(&start.folder, start.limits).and_then(|folder| {
             let days = days(&start.folder)?;
             let lines = Lines::open(&start.folder, &days, lines_mark)?;
@@ -243,6 +250,10 @@ impl<'a> Worker<'a> {
         let known = if empty { before } else { files_mark.unwrap_or(before).max(before) };
         let known = known.min(start.history.newest());
         lines.upto = lines.upto.max(before);
+        let without_reads = reads_mark.unwrap_or(before).max(before);
+        if lines_mark.is_some() {
+            start.handle.release_to(lines.upto.min(without_reads));
+        }
         Ok(Worker {
             start,
             metrics,
@@ -250,9 +261,11 @@ impl<'a> Worker<'a> {
             lines,
             due: Due::default(),
             known,
+            without_reads,
             attempts: 0,
             synced: Instant::now(),
-            dirty: false,
+            // Without marks there are none on disk either.
+            dirty: lines_mark.is_none() || reads_mark.is_none(),
         })
     }
 
@@ -265,14 +278,19 @@ impl<'a> Worker<'a> {
         self.known = self.known.max(newest);
         self.count(newest);
         self.metrics.seen.store(newest, Relaxed);
-        let done = self.write_lines().and_then(|()| self.write_files());
+        let done = self
+            .write_lines()
+            .and_then(|()| self.write_files())
+            .and_then(|()| self.remove_pruned());
         self.count(newest);
         if let Err(error) = done.and_then(|()| self.sync()) {
             self.metrics.failed.fetch_add(1, Relaxed);
             tracing::warn!(%error, "a job file cannot be written");
             return AFTER_ERROR;
         }
-        let idle = self.due.ranges.is_empty() && self.lines.upto >= newest;
+        let idle = self.due.ranges.is_empty()
+            && self.lines.upto >= newest
+            && self.without_reads >= self.pruned_to();
         match (idle, self.start.jobs_waiting.load(Relaxed)) {
             (true, _) => LOOK_EVERY,
             (false, 0) => Duration::ZERO,
@@ -290,19 +308,35 @@ impl<'a> Worker<'a> {
         if self.lines.upto >= newest {
             return Ok(());
         }
-        let records = self.start.history.range(self.lines.upto + 1, newest).map_err(io_error)?;
-        let with_facts: Vec<_> = records
-            .into_iter()
-            .map(|record| {
-                let facts = Facts::of(&record.canonical);
-                (record, facts)
-            })
-            .collect();
-        self.dirty |= !with_facts.is_empty();
-        if with_facts.is_empty() {
+        let links = self.start.history.links(self.lines.upto + 1, newest).map_err(io_error)?;
+        self.dirty |= !links.is_empty();
+        if links.is_empty() {
             self.lines.upto = newest;
         }
-        self.lines.append(&with_facts)
+        self.lines.append(&links)
+    }
+
+    /// The newest record of which the file goes if it is a read.
+    fn pruned_to(&self) -> u64 {
+        self.start.history.reads_below().saturating_sub(1).min(self.known)
+    }
+
+    /// Removes files of reads that were pruned; some of them at a time.
+    fn remove_pruned(&mut self) -> io::Result<()> {
+        let to = self.pruned_to();
+        if self.without_reads >= to {
+            return Ok(());
+        }
+        let links = self.start.history.links(self.without_reads + 1, to).map_err(io_error)?;
+        let mut removed = 0;
+        for facts in links.iter().map(Linked::facts).filter(Facts::is_read) {
+            let Some(id) = facts.job() else { continue };
+            removed += u64::from(self.folder.remove(id, Time(facts.begun).date())?);
+        }
+        self.metrics.pruned.fetch_add(removed, Relaxed);
+        self.without_reads = links.last().map_or(to, |last| last.link.index);
+        self.dirty = true;
+        Ok(())
     }
 
     fn write_files(&mut self) -> io::Result<()> {
@@ -380,6 +414,8 @@ impl<'a> Worker<'a> {
         let files = self.due.below(self.known);
         self.start.handle.keep_mark(FILES_MARK, files);
         self.start.handle.keep_mark(LINES_MARK, self.lines.upto);
+        self.start.handle.keep_mark(READS_MARK, self.without_reads);
+        self.start.handle.release_to(self.lines.upto.min(self.without_reads));
         self.metrics.durable.store(files, Relaxed);
         (self.synced, self.dirty) = (Instant::now(), false);
         Ok(())
@@ -479,6 +515,53 @@ mod tests {
         assert!(report.files <= 101 && report.pruned >= 259, "{report:?}");
         let day = projection_folder(&thread).join("2026/11/20");
         assert!(day.join("11.360.yaml").exists() && !day.join("11.250.yaml").exists());
+        thread.stop().unwrap();
+    }
+
+    #[test]
+    fn files_of_pruned_reads_go_and_their_lines_stay() {
+        let scratch = Scratch::new();
+        let (mut maker, thread) = (Maker::new(), open(&scratch));
+        maker.jobs(300).into_iter().for_each(|record| thread.handle.archive(record).unwrap());
+        let projection = spawn(&scratch, &thread, limits(1000));
+        settle(&projection, &thread);
+        thread.handle.set_reads_below(201);
+        // Two of three up to 200.
+        while projection.metrics.pruned.load(Relaxed) < 134 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        projection.stop();
+        let folder = projection_folder(&thread);
+        let report = verify_folder(&folder).unwrap();
+        assert_eq!((report.lines, report.files, report.pruned), (300, 166, 134));
+        assert_eq!((report.problem_count, report.to), (0, 300), "{report:?}");
+        let day = folder.join("2026/11/20");
+        let there = |job: u64| day.join(format!("11.{job}.yaml")).exists();
+        assert!(!there(200) && there(198) && there(202));
+        thread.stop().unwrap();
+
+        // What is left of a pruned record makes a line, too, without its job.
+        let line = |day: &Path| {
+            let text = std::fs::read_to_string(day.join("chain.jsonl")).unwrap();
+            text.lines().nth(99).unwrap().to_owned()
+        };
+        assert!(line(&day).contains("\"kind\":\"read\",\"job\":\"11.100\""), "{}", line(&day));
+        std::fs::remove_dir_all(&folder).unwrap();
+        let start = history::Start { segment_bytes: 1, ..history::Start::at(scratch.path(), None) };
+        let thread = HistoryThread::spawn(&start).unwrap();
+        maker.jobs(1).into_iter().for_each(|record| thread.handle.archive(record).unwrap());
+        thread.handle.prune_below(301);
+        thread.handle.release_to(301);
+        while thread.handle.metrics().pruned.load(Relaxed) == 0 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let projection = spawn(&scratch, &thread, limits(1000));
+        settle(&projection, &thread);
+        projection.stop();
+        let report = verify_folder(&folder).unwrap();
+        assert_eq!((report.lines, report.files, report.pruned), (301, 101, 200), "{report:?}");
+        assert_eq!(report.problem_count, 0, "{report:?}");
+        assert!(line(&day).contains("\"kind\":\"read\",\"job\":null"), "{}", line(&day));
         thread.stop().unwrap();
     }
 

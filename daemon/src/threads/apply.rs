@@ -85,6 +85,7 @@ impl Applier {
             stop_the_node("the history cannot go on behind a snapshot", &error);
         }
         self.history.set_floor(state.chain.floor_index);
+        self.history.set_reads_below(state.chain.reads_below);
         let ended: Vec<u64> =
             self.state.jobs.keys().filter(|id| !state.jobs.contains_key(*id)).copied().collect();
         self.state = state;
@@ -106,6 +107,7 @@ impl Applier {
             gathered.answers.push((waiter.reply, Err(ProposeError::Unknown)));
         }
         self.history.set_floor(self.state.chain.floor_index);
+        self.history.set_reads_below(self.state.chain.reads_below);
         self.board.show(self.state.clone());
         self.board.keep_events(std::mem::take(&mut gathered.events));
         self.board.tell_job_ends(&gathered.ended_jobs);

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 use tiebeam_core::State;
+use tiebeam_core::state::Chain;
 use tiebeam_replica::Mark;
 use tiebeam_replica::membership::Membership;
 use tiebeam_replica::recovery::SNAPSHOT_FOLDER;
@@ -49,16 +50,17 @@ pub struct Snapshotter {
 }
 
 impl Snapshotter {
-    /// A snapshotter that tells the raft thread of each snapshot. `floor` is that of the newest
-    /// one: what a stop left below it in the history goes now.
+    /// A snapshotter that tells the raft thread of each snapshot. `chain` is that of the newest
+    /// one: what a stop left in the history of what it gives up goes now.
     pub fn new(
         data: PathBuf,
         history: HistoryHandle,
         metrics: Arc<Metrics>,
         raft: Sender<ToRaft>,
-        floor: u64,
+        chain: Chain,
     ) -> Snapshotter {
-        history.drop_below(floor);
+        history.drop_below(chain.floor_index);
+        history.prune_below(chain.reads_below);
         let busy = Arc::default();
         Snapshotter {
             data,
@@ -67,7 +69,7 @@ impl Snapshotter {
             raft,
             entries: 0,
             bytes: 0,
-            floor,
+            floor: chain.floor_index,
             busy,
             last: Instant::now(),
             took_us: Arc::default(),
@@ -94,7 +96,7 @@ impl Snapshotter {
 
     /// Takes a snapshot, unless one is being taken.
     pub fn take_now(&mut self, state: &State) {
-        let floor = state.chain.floor_index;
+        let Chain { floor_index: floor, reads_below, .. } = state.chain;
         if self.busy.swap(true, Ordering::AcqRel) {
             return;
         }
@@ -111,6 +113,7 @@ impl Snapshotter {
                 Ok(SnapshotMeta { mark, membership }) => {
                     metrics.snapshots.inc();
                     history.drop_below(floor);
+                    history.prune_below(reads_below);
                     // The raft thread has gone only if the node stops.
                     let _ = raft.send(ToRaft::Snapshotted { mark, membership });
                 }

@@ -135,7 +135,7 @@ impl Recovered {
             parts.history.clone(),
             parts.metrics.clone(),
             to_raft.clone(),
-            self.state.chain.floor_index,
+            self.state.chain,
         );
         let snapshot = self.state.applied;
         let applier = Applier {
