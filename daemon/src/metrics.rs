@@ -120,6 +120,7 @@ fn gauges(engine: &Engine) -> Vec<(&'static str, &'static str, u64)> {
         ("request_ids_dropped_early", "Keys dropped before 24 h", state.requests.dropped_early),
         ("chain_index", "Newest record of the history", state.chain.index),
         ("history_floor", "Oldest record that the cluster keeps", state.chain.floor_index),
+        ("history_reads_from", "Oldest record of a read that is kept", state.chain.reads_below),
         ("history_bytes", "Bytes of the history on this node", engine.history.bytes()),
         ("history_bytes_max", "Bytes that it may use", engine.settings.load().history.bytes_max.0),
         ("history_lag_records", "Records not yet written", count(history_records)),

@@ -149,7 +149,7 @@ impl HistoryThread {
             waiters: Vec::new(),
             sealing: None,
             sealing_failed: false,
-            pruned_below: 0,
+            pruned: (0, 0),
             stop_sealing: Arc::new(AtomicBool::new(false)),
             synced: Instant::now(),
             index_synced: Instant::now(),
@@ -281,8 +281,8 @@ struct Writer {
     sealing: Option<JoinHandle<(Work, Result<(), HistoryError>)>>,
     /// A segment could not be sealed; it is tried again at the next full one.
     sealing_failed: bool,
-    /// Reads below this record are out of all sealed segments, or could not be taken out.
-    pruned_below: u64,
+    /// Reads below this record are out of this many segments, or could not be taken out.
+    pruned: (u64, usize),
     stop_sealing: Arc<AtomicBool>,
     synced: Instant,
     index_synced: Instant,
@@ -491,7 +491,7 @@ impl Writer {
         match ended {
             Ok((Work::Seal, Ok(()))) => {
                 metrics.sealed.fetch_add(1, Relaxed);
-                self.pruned_below = 0;
+                self.pruned = (0, 0);
             }
             Ok((Work::Prune, Ok(()))) => drop(metrics.pruned.fetch_add(1, Relaxed)),
             Ok((Work::Seal, Err(error))) => {
@@ -500,21 +500,22 @@ impl Writer {
             }
             Ok((Work::Prune, Err(error))) => {
                 tracing::warn!(reason = %chain_of(&error), "a segment keeps its reads for now");
-                self.pruned_below = self.shared.reads.removable_below();
+                let below = self.shared.reads.removable_below();
+                self.pruned = (below, self.shared.segments().len());
             }
-            Err(_) => (self.sealing_failed, self.pruned_below) = (true, u64::MAX),
+            Err(_) => (self.sealing_failed, self.pruned.0) = (true, u64::MAX),
         }
     }
 
     /// The oldest sealed segment that lies below `below` and holds records of reads.
     fn prunable(&mut self, below: u64) -> Option<Arc<Segment>> {
-        if below <= self.pruned_below {
+        let segments = self.shared.segments();
+        if below <= self.pruned.0 && segments.len() == self.pruned.1 {
             return None;
         }
-        let segments = self.shared.segments();
-        let found = segments.into_iter().find(|segment| prune::is_due(segment, below));
+        let found = segments.iter().find(|segment| prune::is_due(segment, below)).cloned();
         if found.is_none() {
-            self.pruned_below = below;
+            self.pruned = (below, segments.len());
         }
         found
     }
