@@ -12,9 +12,11 @@ use crate::{
     keys,
     secret::Secret,
 };
+use base64::{Engine, engine::general_purpose::STANDARD};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SubjectPublicKeyInfo, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,
+    SanType, SubjectPublicKeyInfo, date_time_ymd,
 };
 use std::{collections::BTreeSet, io, net::IpAddr, path::Path, path::PathBuf, time::Duration};
 use tiebeam_proto::time::Time;
@@ -175,6 +177,46 @@ pub fn key_hash(key: &Secret<String>) -> Result<String, CaError> {
     Ok(keys::cluster::sha256_text(&[&pair.subject_public_key_info()]))
 }
 
+/// A request for a certificate (PEM), signed by the key that it is for.
+///
+/// # Errors
+/// It is not a private key.
+pub fn certificate_request(key: &Secret<String>) -> Result<String, CaError> {
+    let pair = key_pair(key, "private key")?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    let request = params.serialize_request(&pair).map_err(CaError::Sign)?;
+    request.pem().map_err(CaError::Sign)
+}
+
+/// The public key (PEM) of a request that was signed by that key, and its hash as State keeps it.
+/// Nothing else of the request counts.
+///
+/// # Errors
+/// It is no such request.
+pub fn requested_key(request: &str) -> Result<(String, String), CaError> {
+    let read = CertificateSigningRequestParams::from_pem(request);
+    let read = read.map_err(|error| CaError::Key("certificate request", error))?;
+    let public = read.public_key.subject_public_key_info();
+    let hash = keys::cluster::sha256_text(&[&public]);
+    Ok((pem("PUBLIC KEY", &public), hash))
+}
+
+/// DER as PEM.
+pub fn pem(label: &str, der: &[u8]) -> String {
+    let text = STANDARD.encode(der);
+    let mut lines = format!("-----BEGIN {label}-----\n");
+    let mut rest = text.as_str();
+    while !rest.is_empty() {
+        let (line, more) = rest.split_at(rest.len().min(64));
+        lines.push_str(line);
+        lines.push('\n');
+        rest = more;
+    }
+    lines.push_str(&format!("-----END {label}-----\n"));
+    lines
+}
+
 /// Writes a certificate (PEM) into the keys folder, in place of an older one, mode 0600.
 ///
 /// # Errors
@@ -329,6 +371,22 @@ pub(crate) mod tests {
         );
         assert_eq!(server.expect_err("not for servers").field(), "ca");
         assert!(pki.authority().issue_user(&public, CLUSTER, "a/b", NOW).is_err());
+    }
+
+    #[test]
+    fn a_request_proves_the_key_and_says_nothing_else() {
+        let pki = Pki::new();
+        let request = certificate_request(&pki.node_key).expect("a request");
+        let (public, hash) = requested_key(&request).expect("its key");
+        assert_eq!(hash, key_hash(&pki.node_key).expect("the key's hash"));
+        let issued = pki.authority().issue_node(&public, &node(), &[], NOW).expect("issued");
+        let issued = summaries_from_pem(&issued).expect("read").remove(0);
+        assert_eq!(issued.key_hash, hash);
+        let mut forged = request.into_bytes();
+        let at = forged.len() - 60;
+        forged[at] = if forged[at] == b'A' { b'B' } else { b'A' };
+        assert!(requested_key(&String::from_utf8_lossy(&forged)).is_err());
+        assert!(requested_key(&public).is_err());
     }
 
     #[test]

@@ -115,14 +115,31 @@ pub fn tls(data: &Path, keys: &Keys, state: &State) -> Result<Arc<TlsState>, Cer
     let serving = serving(data, keys, state)?;
     let (chain, key, authorities) = parts(&serving)?;
     let made = TlsState::new(chain, key, &authorities, serving.mode);
-    made.map(Arc::new).map_err(CertificatesError::Serve)
+    let made = made.map_err(CertificatesError::Serve)?;
+    serve_joining(data, keys, &made)?;
+    Ok(Arc::new(made))
+}
+
+/// To nodes that join, the node's own certificate is shown, with the authority that issued it.
+fn serve_joining(data: &Path, keys: &Keys, tls: &TlsState) -> Result<(), CertificatesError> {
+    let own = |name: &str| ca::read_certificate(data, name).map_err(CertificatesError::Read);
+    let authority = own(ca::CA_CERTIFICATE)?;
+    let own = Serving {
+        chain: format!("{}{authority}", own(ca::NODE_CERTIFICATE)?),
+        key: Secret::new(keys.node_key.expose().clone()),
+        client_authorities: authority,
+        mode: ClientCertificates::None,
+    };
+    let (chain, key, _) = parts(&own)?;
+    tls.serve_joining(chain, key).map_err(CertificatesError::Serve)
 }
 
 fn switch(engine: &Engine, state: &State) -> Result<(), CertificatesError> {
     let serving = serving(&engine.data, &engine.keys, state)?;
     let (chain, key, authorities) = parts(&serving)?;
     let replaced = engine.tls.replace(chain, key, &authorities, serving.mode);
-    replaced.map_err(CertificatesError::Serve)
+    replaced.map_err(CertificatesError::Serve)?;
+    serve_joining(&engine.data, &engine.keys, &engine.tls)
 }
 
 /// The revision of the section `ssl`.

@@ -23,6 +23,7 @@ pub mod hygiene;
 pub mod identity;
 pub mod init;
 pub mod jobfile;
+pub mod join;
 pub mod kept;
 pub mod keys;
 pub mod logging;

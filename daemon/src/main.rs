@@ -8,6 +8,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tiebeamd::init::Init;
+use tiebeamd::join::enter::{self, Join};
+use tiebeamd::secret::Secret;
 use tiebeamd::{check, dev, host, init, node, report};
 
 /// Under load a third of the daemon's time was the system's allocator; this one halves that.
@@ -57,11 +59,13 @@ enum Command {
         #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_and_value)]
         settings: Vec<(String, String)>,
     },
+    /// Make this machine a member of a cluster that is there
+    Join(JoinArguments),
     /// Bring up a real cluster on loopback, in one terminal
     Dev {
-        /// How many nodes; this version has one
-        #[arg(long, default_value_t = 1)]
-        nodes: u32,
+        /// How many nodes; 3 if not given, or those that are in the folder already
+        #[arg(long)]
+        nodes: Option<u32>,
         /// Folder for the nodes' data and dev.json; without it a temporary one
         #[arg(long, value_name = "DIR")]
         data: Option<PathBuf>,
@@ -78,9 +82,6 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         data: PathBuf,
     },
-    /// Join a cluster (not in this version)
-    #[command(hide = true)]
-    Join(Later),
     /// Back a cluster up (not in this version)
     #[command(hide = true)]
     Backup(Later),
@@ -90,6 +91,35 @@ enum Command {
     /// Recover a cluster that lost its quorum (not in this version)
     #[command(hide = true)]
     Recover(Later),
+}
+
+/// The arguments of `join`.
+#[derive(clap::Args)]
+struct JoinArguments {
+    /// The data folder; must be empty or not exist
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// The node's id, 1 to 65535
+    #[arg(long)]
+    node_id: u32,
+    /// The node's name
+    #[arg(long)]
+    name: String,
+    /// Address and port to listen on
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: SocketAddr,
+    /// What others are told, if it is not --listen
+    #[arg(long, value_name = "HOST:PORT")]
+    advertise: Option<String>,
+    /// Any member of the cluster
+    #[arg(long, value_name = "HOST:PORT")]
+    master: String,
+    /// The token of node_token; - reads it from standard input
+    #[arg(long, required_unless_present = "token_file", conflicts_with = "token_file")]
+    token: Option<String>,
+    /// File whose first line is the token
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
 }
 
 /// The arguments of a command that a later version brings.
@@ -123,6 +153,7 @@ fn main() -> ExitCode {
                 Init { data, node_id, name, listen, advertise, cluster, admin_password_file };
             make(&asked)
         }
+        Command::Join(given) => enter(given),
         Command::Run { data, settings } => ended(node::run(&data, &settings)),
         Command::Dev { nodes, data, listen, exec } => {
             match dev::dev(&dev::Dev { nodes, data, listen, exec }) {
@@ -135,7 +166,6 @@ fn main() -> ExitCode {
             Ok(false) => ExitCode::FAILURE,
             Err(error) => failed(&error),
         },
-        Command::Join(later) => not_yet("join", &later),
         Command::Backup(later) => not_yet("backup", &later),
         Command::Restore(later) => not_yet("restore", &later),
         Command::Recover(later) => not_yet("recover", &later),
@@ -183,6 +213,48 @@ fn make(asked: &Init) -> ExitCode {
         Ok(Err(error)) => failed(&error),
         Err(error) => failed(&error),
     }
+}
+
+fn enter(given: JoinArguments) -> ExitCode {
+    if let Err(error) = tiebeamd::hygiene::harden() {
+        return failed(&error);
+    }
+    let token = match token(given.token, given.token_file) {
+        Ok(token) => token,
+        Err(error) => return failed(&error),
+    };
+    let JoinArguments { data, node_id, name, listen, advertise, master, .. } = given;
+    let asked = Join { data, node_id, name, listen, advertise, master, token };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime.map(|runtime| runtime.block_on(enter::join(&asked))) {
+        Ok(Ok(joined)) => {
+            println!("node {} is a member of cluster {}", joined.node_id, joined.cluster);
+            println!("next: tiebeamd run --data {}", asked.data.display());
+            ExitCode::SUCCESS
+        }
+        Ok(Err(error)) => failed(&error),
+        Err(error) => failed(&error),
+    }
+}
+
+/// The token's text, from wherever it is to come.
+fn token(given: Option<String>, file: Option<PathBuf>) -> std::io::Result<Secret<String>> {
+    let text = match (given.as_deref(), file) {
+        (_, Some(file)) => std::fs::read_to_string(file)?,
+        (Some("-") | None, None) => {
+            let mut line = String::new();
+            std::io::stdin().read_line(&mut line)?;
+            line
+        }
+        (Some(text), None) => {
+            eprintln!(
+                "tiebeamd: everyone on this machine can read the token among the arguments; \
+                 --token - and --token-file keep it to you"
+            );
+            text.to_owned()
+        }
+    };
+    Ok(Secret::new(text.lines().next().unwrap_or_default().to_owned()))
 }
 
 fn ended(result: Result<(), node::NodeError>) -> ExitCode {

@@ -5,14 +5,16 @@ use crate::certificate::Holder;
 use crate::cluster::remote;
 use crate::engine::Engine;
 use crate::front::seam::{
-    Call, Caller, Credentials, Events, LoginError, Master, MethodClass, Place, Service, Source,
-    Standing, Via,
+    Call, Caller, Credentials, Events, JoinCall, LoginError, Master, MethodClass, Place, Service,
+    Source, Standing, Via,
 };
+use crate::join::desk;
 use crate::methods::{self, Subscriptions};
 use crate::pipeline::submit::source_text;
 use crate::secret::Secret;
 use crate::settings::OnFollower;
 use futures_util::future::BoxFuture;
+use http::StatusCode;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use tiebeam_core::State;
@@ -160,6 +162,10 @@ impl Service for Node {
         self.engine().settings.load().rpc.on_follower == OnFollower::Forward
     }
 
+    fn finds_master(&self) -> bool {
+        true
+    }
+
     fn methods(&self) -> Vec<&'static str> {
         methods::METHODS.iter().map(|method| method.name).collect()
     }
@@ -224,6 +230,10 @@ impl Service for Node {
     ) -> BoxFuture<'static, Result<Events, RpcError>> {
         let engine = self.0.clone();
         Box::pin(async move { Subscriptions::stream(engine, caller.user.clone(), &filter) })
+    }
+
+    fn join(&self, call: JoinCall) -> BoxFuture<'static, (StatusCode, Value)> {
+        Box::pin(desk::answer(self.0.clone(), call))
     }
 
     fn master(&self) -> Option<Master> {

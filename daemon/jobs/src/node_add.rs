@@ -81,6 +81,10 @@ async fn node_add(run: Run) -> Result<Value, JobError> {
         let text = format!("node {node} is a member already, with another key; node_remove it");
         return Err(JobError::Failed(text));
     }
+    if token.used_by.is_some() {
+        let text = "the node was removed since it joined with this token; make another one";
+        return Err(JobError::Declined(text.to_owned()));
+    }
     if state.members.values().any(|member| member.key_hash == key_hash) {
         return Err(JobError::failed("another node has this key; a node makes its own"));
     }

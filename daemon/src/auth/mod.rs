@@ -379,6 +379,13 @@ impl Authenticator {
         self.note(Fact::LoginFailed, user, source, None);
     }
 
+    /// Notes that a node showed a wrong token to join, and waits as after a wrong password.
+    pub async fn join_refused(&self, source: &str) {
+        self.note(Fact::LoginFailed, "", source, Some("join"));
+        let delay = lock(&self.slowdown).failed("", &Network::of(source), self.now_ms());
+        tokio::time::sleep(delay).await;
+    }
+
     /// Notes that an auditor read the record of a job that is not his (ruling 46).
     pub fn note_auditor_read(&self, user: &str, source: &str, job: &str) {
         self.note(Fact::AuditorRead, user, source, Some(job));

@@ -171,7 +171,7 @@ pub(super) fn elsewhere(
     let service = &connection.shared.service;
     match service.place() {
         Place::Here => None,
-        // The service looks for the master itself, and waits a little for one.
+        Place::NoMaster if !service.finds_master() => Some(answer::no_master()),
         _ if connection.peer.is_unix() || service.forwards() => None,
         Place::NoMaster => Some(answer::no_master()),
         Place::Master { address } => {
@@ -231,12 +231,7 @@ fn parse(body: &Charged, endpoint: Endpoint, connection: &Connection) -> Message
 }
 
 /// The answer to a body that was not read; `max` is its limit.
-pub(super) async fn unread(
-    parts: &Parts,
-    body: Incoming,
-    error: &BodyError,
-    max: usize,
-) -> Answer {
+pub(super) async fn unread(parts: &Parts, body: Incoming, error: &BodyError, max: usize) -> Answer {
     match error {
         BodyError::TooLarge => {
             let line = format!("a body has at most {max} bytes");

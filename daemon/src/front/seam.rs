@@ -206,6 +206,11 @@ pub trait Service: Send + Sync + 'static {
     fn forwards(&self) -> bool {
         false
     }
+    /// Whether calls that it passes on may be given to it while there is no master: it waits a
+    /// little for one.
+    fn finds_master(&self) -> bool {
+        false
+    }
     /// Every RPC method, without `system.*`, `rpc.discover`, `subscribe` of `/ws`. Asked once.
     fn methods(&self) -> Vec<&'static str>;
     /// Where a method runs.

@@ -171,6 +171,33 @@ impl Keys {
         Ok(())
     }
 
+    /// The private key of a node that is joining, in `<data>/keys/`: made once, and read again if
+    /// the join was begun before.
+    ///
+    /// # Errors
+    /// It cannot be made, written or read.
+    pub fn joining(data: &Path) -> Result<Secret<String>, KeyError> {
+        let folder = data.join(FOLDER);
+        durable::make_folder(&folder, 0o700).map_err(KeyError::Write)?;
+        let path = folder.join(NODE_KEY);
+        if path.exists() {
+            return read_pem(&path, NODE_KEY);
+        }
+        let key = private_key()?;
+        durable::write_new(&path, key.expose().as_bytes(), 0o600).map_err(KeyError::Write)?;
+        Ok(key)
+    }
+
+    /// Keeps the cluster's keys that a joining node was given.
+    ///
+    /// # Errors
+    /// They are none, or cannot be written.
+    pub fn keep_cluster(data: &Path, text: &Secret<String>) -> Result<(), KeyError> {
+        ClusterKeys::from_text(text)?;
+        let path = data.join(FOLDER).join(CLUSTER_KEY);
+        durable::replace(&path, text.expose().as_bytes(), 0o600).map_err(KeyError::Write)
+    }
+
     /// Reads the keys of a data folder.
     ///
     /// # Errors

@@ -48,7 +48,7 @@ fn fill_in_secrets(engine: &Engine, record: &JobRecord, result: &mut ResultObjec
     for secret in derived {
         let made = engine.keys.cluster.derive(&secret.purpose, &secret.subject, &secret.nonce);
         if let Ok(made) = made {
-            output.insert(secret.field.clone(), json!(made.expose()));
+            output.insert(secret.field.clone(), json!(secret.shown(made.expose())));
         }
     }
 }
