@@ -56,8 +56,11 @@ pub fn assemble(data: PathBuf, identity: Identity, settings: Settings) -> Result
     let alone = recovered.membership().is_only_voter(identity.raft_id());
     let chain = recovered.state().chain;
     // A node alone never jumps: a history that ends before its State is damage.
-    let expected = (!alone).then_some(Head { index: chain.index, hash: chain.head });
-    let history = HistoryThread::spawn(&Start::at(&data, expected)).map_err(NodeError::History)?;
+    let start = match alone {
+        true => Start::at(&data, None),
+        false => Start::behind(&data, Head { index: chain.index, hash: chain.head }),
+    };
+    let history = HistoryThread::spawn(&start).map_err(NodeError::History)?;
     report_opening(&history);
     let board = Arc::new(Board::new(recovered.state().clone()));
     let metrics = Arc::new(Metrics::default());
@@ -152,6 +155,7 @@ fn report_opening(history: &HistoryThread) {
     tracing::info!(
         newest = opened.last,
         torn_bytes = opened.torn_bytes,
+        missing = ?opened.missing,
         index_rebuilt = opened.index_rebuilt.as_deref().unwrap_or("no"),
         "history opened"
     );

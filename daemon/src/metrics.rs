@@ -124,6 +124,12 @@ fn gauges(engine: &Engine) -> Vec<(&'static str, &'static str, u64)> {
         ("history_bytes", "Bytes of the history on this node", engine.history.bytes()),
         ("history_bytes_max", "Bytes that it may use", engine.settings.load().history.bytes_max.0),
         ("history_lag_records", "Records not yet written", count(history_records)),
+        (
+            "history_gap_records",
+            "Records not here and not fetched yet",
+            engine.history.gap_records(),
+        ),
+        ("history_whole_from", "Oldest record without a gap above it", engine.history.whole_from()),
         ("job_files_lag_records", "Records whose job file is not written", job_files_lag),
         ("job_files_skipped", "Job files left out because there were newer ones", skipped),
         ("disk_free_bytes", "Free bytes below the data folder", free),

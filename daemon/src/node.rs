@@ -6,7 +6,7 @@
 
 use crate::assembly::{Parts, assemble};
 use crate::certificates::{self, CertificatesError};
-use crate::cluster::{install, keeper};
+use crate::cluster::{catch_up, install, keeper};
 use crate::damaged::Damaged;
 use crate::engine::Engine;
 use crate::front::tls::TlsState;
@@ -340,6 +340,7 @@ fn spawn_tasks(engine: &Arc<Engine>, raft: &Sender<ToRaft>) {
     tokio::spawn(keeper::report(engine.clone()));
     tokio::spawn(keeper::follow_members(engine.clone()));
     tokio::spawn(keeper::watch_gaps(engine.clone(), raft.clone()));
+    tokio::spawn(catch_up::from_members(engine.clone()));
     tokio::spawn(keeper::fetch_authority(engine.clone()));
     tokio::spawn(keeper::keep(engine.clone()));
     tokio::spawn(keeper::ask_facts(engine.clone()));

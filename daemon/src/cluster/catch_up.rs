@@ -4,13 +4,17 @@
 //! a restart, a new snapshot or a new floor without knowing of them. A member that fails, has not
 //! got it, or sends what does not verify is said once in the log, and the next one is asked, later
 //! and later while all of them fail. It works at most half of the time and at a bounded rate, so
-//! that neither this node nor the one that sends is kept from its clients. How to reach members is
-//! the caller's; nothing here decides who may vote or lead.
+//! that neither this node nor the one that sends is kept from its clients. Nothing here decides who
+//! may vote or lead.
 
+use super::remote::{self, RemoteError};
+use crate::engine::Engine;
 use crate::history::{Filled, HistoryError, HistoryHandle, Parcel, ParcelError};
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use std::collections::BTreeSet;
 use std::error::Error;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -46,7 +50,7 @@ pub struct Sent {
     /// The member's raft id.
     pub member: u64,
     /// A parcel, or no bytes if it does not have the records.
-    pub bytes: Vec<u8>,
+    pub bytes: Bytes,
 }
 
 /// A member did not answer, or there is none.
@@ -57,7 +61,7 @@ pub struct NotSent {
     pub member: Option<u64>,
     /// What went wrong.
     #[source]
-    pub source: Box<dyn Error + Send + Sync>,
+    pub source: RemoteError,
 }
 
 /// Why a member's parcel was of no use.
@@ -113,6 +117,26 @@ impl Plan {
         *self = Plan { turn: self.turn, ..Plan::default() };
         LOOK_EVERY
     }
+}
+
+/// Fills gaps of this node's history from the other members until the node stops.
+pub async fn from_members(engine: Arc<Engine>) {
+    let cluster = engine.cluster.clone();
+    let fetch = move |ask: Ask| -> BoxFuture<'static, _> {
+        let cluster = cluster.clone();
+        Box::pin(async move {
+            let others = cluster.others();
+            let nth = ask.turn.checked_rem(others.len());
+            let Some(member) = nth.and_then(|nth| others.get(nth).copied()) else {
+                return Err(NotSent { member: None, source: RemoteError::Nobody });
+            };
+            match remote::history_parcel(&cluster, member, ask.from, ask.to).await {
+                Ok(bytes) => Ok(Sent { member, bytes }),
+                Err(source) => Err(NotSent { member: Some(member), source }),
+            }
+        })
+    };
+    fill_gaps(engine.history_thread.clone(), fetch, engine.stop.clone()).await;
 }
 
 /// Fills gaps of the history until the node stops. `fetch` asks one member for a parcel as
@@ -211,7 +235,7 @@ mod tests {
     use super::*;
     use crate::history::fixture::{Folder, Maker};
     use crate::history::{History, HistoryThread, Start};
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
     use tiebeam_proto::chain::{Head, from_text};
     use tiebeam_proto::record::Archived;
 
@@ -229,10 +253,11 @@ mod tests {
     /// Four members: one is down, one has nothing, one lies, one is sound.
     fn member(nth: usize, sound: &History, liar: &History, ask: Ask) -> Result<Sent, NotSent> {
         let member = nth as u64 + 1;
-        let parcel = |history: &History| history.parcel(ask.from, ask.to).unwrap();
+        let parcel =
+            |history: &History| -> Bytes { history.parcel(ask.from, ask.to).unwrap().into() };
         let bytes = match nth {
-            0 => return Err(NotSent { member: Some(member), source: "down".into() }),
-            1 => Vec::new(),
+            0 => return Err(NotSent { member: Some(member), source: RemoteError::Late }),
+            1 => Bytes::new(),
             2 => parcel(liar),
             _ => parcel(sound),
         };

@@ -5,6 +5,7 @@
 //! fetches a snapshot, `catch_up` history; `keeper` does what a master owes its members. Nothing
 //! here decides what a change means: that is core's.
 
+pub mod catch_up;
 mod commits;
 pub mod install;
 pub mod keeper;

@@ -9,7 +9,6 @@ use crate::engine::Engine;
 use crate::front::seam::{Call, Caller, Source, Via};
 use crate::peer::PeerError;
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
 use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
 use serde::{Deserialize, Serialize};
@@ -195,16 +194,17 @@ pub async fn snapshot_piece(cluster: &Cluster, mark: Mark, at: u64) -> Result<By
     cluster.ask_any(format!("/snapshot/{}/{at}", mark.index), ANSWER_WAIT).await
 }
 
-/// Records of the history from one member that has them, as `history::transfer` writes them.
-pub fn history_range(
-    cluster: Arc<Cluster>,
+/// A parcel of records of the history that ends with `to`, from this member; empty if it has none.
+///
+/// # Errors
+/// It does not answer.
+pub async fn history_parcel(
+    cluster: &Cluster,
+    member: u64,
     from: u64,
     to: u64,
-) -> BoxFuture<'static, Result<Vec<u8>, RemoteError>> {
-    Box::pin(async move {
-        let body = cluster.ask_any(format!("/history/{from}/{to}"), ANSWER_WAIT).await?;
-        Ok(body.to_vec())
-    })
+) -> Result<Bytes, RemoteError> {
+    cluster.ask(member, get(format!("/history/{from}/{to}")), ANSWER_WAIT).await
 }
 
 /// What a member knows of itself.

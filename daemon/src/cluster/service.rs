@@ -204,7 +204,7 @@ async fn snapshot(engine: &Engine, index: &str, at: &str) -> PeerAnswer {
     }
 }
 
-/// Records of the history, oldest first, as many as a page holds.
+/// Records of the history that end with `last`, as many as a parcel holds.
 async fn history(engine: &Arc<Engine>, first: &str, last: &str) -> PeerAnswer {
     let (Ok(first), Ok(last)) = (first.parse::<u64>(), last.parse::<u64>()) else {
         return refuse(StatusCode::BAD_REQUEST, "the range is two numbers");

@@ -20,6 +20,7 @@ use super::append::{listed, remove};
 use super::block::{Block, HEADER_BYTES, Header, Kept, LEVEL};
 use super::library::Library;
 use super::query::Shared;
+use super::queue::Wish;
 use super::seal::sync_folder;
 use super::segment::{Extent, Place, Segment, segment_path};
 use super::thread::HistoryHandle;
@@ -103,8 +104,10 @@ impl HistoryHandle {
     /// # Errors
     /// What the operating system said.
     pub fn wanted(&self) -> Result<Option<(u64, u64)>, HistoryError> {
-        let wanted = self.filler().wanted(&self.shared)?;
-        Ok(wanted.map(|wanted| (wanted.from, wanted.to)))
+        let mut filler = self.filler();
+        let wanted = filler.wanted(&self.shared);
+        self.shared.metrics.collected.store(filler.collected(), Relaxed);
+        Ok(wanted?.map(|wanted| (wanted.from, wanted.to)))
     }
 
     /// Verifies a parcel and keeps its records. Blocks, for a second when a segment is made.
@@ -113,22 +116,36 @@ impl HistoryHandle {
     /// [`HistoryError::Misfit`] if it is not what belongs there; else what the operating system
     /// said. Both leave the gap as it is.
     pub fn fill(&self, parcel: &Parcel) -> Result<Filled, HistoryError> {
+        let metrics = &self.shared.metrics;
         let mut filler = self.filler();
-        let Some(wanted) = filler.wanted(&self.shared)? else {
+        let filled = filler.fill(&self.shared, parcel);
+        metrics.collected.store(filler.collected(), Relaxed);
+        drop(filler);
+        match &filled {
+            Ok(Filled::Taken { records }) => drop(metrics.filled.fetch_add(*records, Relaxed)),
+            Err(HistoryError::Misfit(_)) => drop(metrics.misfits.fetch_add(1, Relaxed)),
+            Ok(Filled::NotWanted) | Err(_) => {}
+        }
+        filled
+    }
+}
+
+impl Filler {
+    fn fill(&mut self, shared: &Shared, parcel: &Parcel) -> Result<Filled, HistoryError> {
+        let Some(wanted) = self.wanted(shared)? else {
             return Ok(Filled::NotWanted);
         };
         if parcel.last() != wanted.to || parcel.first() < wanted.from {
             return Ok(Filled::NotWanted);
         }
-        verify(&parcel.0, &wanted.anchor, self.shared.reads.below())
-            .map_err(HistoryError::Misfit)?;
-        filler.take(&parcel.0)?;
-        let records = parcel.last() + 1 - parcel.first();
-        self.shared.metrics.filled.fetch_add(records, Relaxed);
-        if parcel.first() == wanted.from || filler.bytes() >= filler.segment_bytes {
-            filler.install()?;
+        verify(&parcel.0, &wanted.anchor, shared.reads.below()).map_err(HistoryError::Misfit)?;
+        self.take(&parcel.0)?;
+        if parcel.first() == wanted.from || self.bytes() >= self.segment_bytes {
+            self.install()?;
+            // Reads in it may be pruned already.
+            let _ = shared.queue.wish(Wish::Look);
         }
-        Ok(Filled::Taken { records })
+        Ok(Filled::Taken { records: parcel.last() + 1 - parcel.first() })
     }
 }
 

@@ -8,6 +8,7 @@ use super::HistoryError;
 use super::append::Segments;
 use super::query::{History, Shared};
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering::Relaxed;
 use tiebeam_proto::chain::{Hash, Head};
 
 impl Shared {
@@ -71,9 +72,8 @@ impl History {
 
     /// How many records from State's floor on are not here and were not collected yet.
     pub fn gap_records(&self) -> u64 {
-        let filler = self.shared.filler.lock().unwrap_or_else(PoisonError::into_inner);
         let gaps = self.shared.gaps(self.shared.floor().max(1));
         let missing: u64 = gaps.iter().map(|(from, to)| to + 1 - from).sum();
-        missing.saturating_sub(filler.collected())
+        missing.saturating_sub(self.shared.metrics.collected.load(Relaxed))
     }
 }

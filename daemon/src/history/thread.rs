@@ -92,6 +92,10 @@ pub struct Metrics {
     pub pruned: AtomicU64,
     /// Records that came from a peer into a gap.
     pub filled: AtomicU64,
+    /// Of those, the ones that no segment has yet: readers do not see them.
+    pub collected: AtomicU64,
+    /// Parcels from a peer that were not what belongs there.
+    pub misfits: AtomicU64,
     /// Segments removed because they lay below the floor.
     pub dropped: AtomicU64,
     /// Times that the hot index was made again.
