@@ -1,13 +1,15 @@
 //! `tiebeam` and `confd_client` as people type them (wire.md section 9), and their exit statuses.
 
-use super::draining::may_sleep;
+use super::draining::{eventually, may_sleep};
+use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
 use std::path::PathBuf;
+use std::process::Command;
 use tiebeam_tests::program::command;
 use tiebeam_tests::{Ended, Options, TestNode, client_program, run};
 
 /// A shell in which the node is the target.
-struct Shell<'a> {
+pub struct Shell<'a> {
     node: &'a TestNode,
     program: PathBuf,
     user: &'a str,
@@ -15,7 +17,8 @@ struct Shell<'a> {
 }
 
 impl<'a> Shell<'a> {
-    fn new(node: &'a TestNode) -> Shell<'a> {
+    /// The one of `admin`.
+    pub fn new(node: &'a TestNode) -> Shell<'a> {
         let (program, password_file) = (client_program(), node.password_file.clone());
         Shell { node, program, user: "admin", password_file }
     }
@@ -27,18 +30,21 @@ impl<'a> Shell<'a> {
         Shell { program: link, ..Shell::new(node) }
     }
 
+    /// Runs the program to its end.
     #[track_caller]
-    fn run(&self, arguments: &[&str], input: &str) -> Ended {
-        let mut command = command(&self.program, arguments);
+    pub fn run(&self, arguments: &[&str], input: &str) -> Ended {
+        run(self.prepare(command(&self.program, arguments).env_clear()), input)
+    }
+
+    /// Gives a command what the programs need to find the node.
+    pub fn prepare<'c>(&self, command: &'c mut Command) -> &'c mut Command {
         command
-            .env_clear()
             .env("HOME", &self.node.folder)
             .env("TIEBEAM_URL", &self.node.url)
             .env("TIEBEAM_CA", &self.node.ca_file)
             .env("TIEBEAM_USER", self.user)
             .env("TIEBEAM_PASSWORD_FILE", &self.password_file)
-            .current_dir(&self.node.folder);
-        run(&mut command, input)
+            .current_dir(&self.node.folder)
     }
 }
 
@@ -85,6 +91,35 @@ fn exit_statuses_are_those_of_the_table() {
     node.terminate();
     let shell = Shell::new(&node);
     ends(&shell, &["exec", "db_list", "--retry-for", "0"], 4);
+    for command in ["result", "wait", "follow", "show", "file", "cancel"] {
+        ends(&shell, &[command, &id, "--retry-for", "0"], 4);
+    }
+}
+
+#[test]
+fn what_nobody_knows_the_end_of_has_a_status_of_its_own() {
+    let mut node = TestNode::start(may_sleep());
+    let shell = Shell::new(&node);
+    let started = ends(&shell, &["start", "command_run", "argv:", "[/bin/sleep, '600']"], 0);
+    let id = started.out.trim().to_owned();
+    let unfinished = ends(&shell, &["wait", &id, "-t", "0"], 5);
+    assert_eq!(unfinished.out, "false\n");
+    let told = ends(&shell, &["result", &id], 5).err;
+    assert!(told.contains(&format!("job {id} still runs")), "{told}");
+    let shim = eventually("the command runs", || node.shims().first().copied());
+
+    node.kill9();
+    kill(shim, Signal::SIGKILL).expect("the shim runs");
+    node.run();
+    let shell = Shell::new(&node);
+    let ended = ends(&shell, &["wait", &id], 0);
+    assert_eq!(ended.out, "true\n", "it has ended, whichever way");
+    for command in ["result", "follow"] {
+        let told = ends(&shell, &[command, &id], 6).err;
+        assert!(told.contains(&format!("job {id} ended INDETERMINATE")), "{told}");
+    }
+    let shown = ends(&shell, &["show", &id], 0).out;
+    assert!(shown.contains("indeterminate"), "{shown}");
 }
 
 #[test]

@@ -15,5 +15,6 @@ mod retention;
 mod settings;
 mod smoke;
 mod starting;
+mod terminal;
 mod transcripts;
 mod unix_socket;

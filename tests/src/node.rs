@@ -181,6 +181,22 @@ impl TestNode {
         self.child.as_ref().expect("the node runs").id()
     }
 
+    /// The process ids of this node's exec-shims, by the data folder in their command line.
+    ///
+    /// # Panics
+    /// Processes cannot be listed.
+    pub fn shims(&self) -> Vec<Pid> {
+        let folder = self.data.display().to_string();
+        let is_shim = |pid: &i32| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line);
+            line.contains("exec-shim") && line.contains("--nonce") && line.contains(&folder)
+        };
+        let entries = std::fs::read_dir("/proc").expect("processes can be listed").flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        pids.filter(is_shim).map(Pid::from_raw).collect()
+    }
+
     /// Sends a signal to the running node.
     ///
     /// # Panics

@@ -12,7 +12,7 @@ use tiebeam_proto::Stage;
 pub struct State {
     /// How much is done, 0 to 1, if the job says so.
     pub fraction: Option<f64>,
-    /// Its name, stage and open commands.
+    /// Its name and stage, and what the job says of itself, or else an open command.
     pub text: String,
 }
 
@@ -61,13 +61,13 @@ pub fn state(info: &Value) -> State {
     if ended > 0 {
         text.push_str(&format!(" · {ended} done"));
     }
-    if let Some(open) = commands.iter().find(|command| command["result"] == "open") {
+    let progress = &info["progress"];
+    let said = progress["text"].as_str().or(progress["message"].as_str());
+    if let Some(said) = said.filter(|said| !said.is_empty()) {
+        text.push_str(&format!(" · {said}"));
+    } else if let Some(open) = commands.iter().find(|command| command["result"] == "open") {
         let name = open["name"].as_str().unwrap_or_default();
         text.push_str(&format!(" · {name} on node {}", open["node"]));
-    }
-    let progress = &info["progress"];
-    if let Some(said) = progress["text"].as_str().or(progress["message"].as_str()) {
-        text.push_str(&format!(" · {said}"));
     }
     State { fraction: fraction(progress), text }
 }
@@ -136,6 +136,16 @@ mod tests {
         ] {
             assert_eq!(state(&json!({"progress": progress})).fraction, share, "{progress}");
         }
+    }
+
+    #[test]
+    fn what_the_job_says_comes_before_the_commands_that_are_open() {
+        let command = |name, node, result| json!({"name": name, "node": node, "result": result});
+        let commands = [command("a", 11, "ok"), command("b", 12, "open")];
+        let mut info = json!({"name": "x", "stages": {"executed": "01"}, "commands": commands});
+        assert_eq!(state(&info).text, "x · executed · 1 done · b on node 12");
+        info["progress"] = json!({"percent": 50, "text": "nodes 12, 13"});
+        assert_eq!(state(&info).text, "x · executed · 1 done · nodes 12, 13");
     }
 
     #[test]

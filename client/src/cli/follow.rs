@@ -4,7 +4,7 @@ use super::exit::Exit;
 use super::facts;
 use super::failure::Failure;
 use super::outcome;
-use super::progress::{self, Bar};
+use super::progress::{self, Bar, LOOK};
 use super::screen::{Screen, Tone, tone_of};
 use super::session::Session;
 use super::table::Run;
@@ -12,9 +12,6 @@ use crate::error::Error;
 use crate::{EventFilter, JobsFilter};
 use serde_json::Value;
 use std::time::Duration;
-
-/// Time between two looks at a job.
-const LOOK: Duration = Duration::from_secs(1);
 
 /// Follow a job to its end, or everything that happens
 ///
@@ -51,15 +48,17 @@ fn follow_job(job: &str, session: &mut Session) -> Result<Exit, Failure> {
     let client = session.client()?;
     let bar = progress::wanted().then(Bar::new);
     let mut seen = Value::Null;
+    // The first look is at once, so that there is something to see from the beginning.
+    let mut patience = Duration::ZERO;
     loop {
-        let done = client.wait(job, Some(LOOK))?;
+        let done = client.wait(job, Some(patience))?;
         let info = client.info(job)?;
-        for fact in facts::new_facts(&seen, &info) {
-            let line = fact.render(job, &session.screen);
-            match &bar {
-                Some(bar) => bar.above(|| session.print(&line))?,
-                None => session.print(&line)?,
-            }
+        let new = facts::new_facts(&seen, &info);
+        let lines: String = new.iter().map(|fact| fact.render(job, &session.screen)).collect();
+        match &bar {
+            Some(bar) if !lines.is_empty() => bar.above(|| session.print(&lines))?,
+            Some(_) => {}
+            None => session.print(&lines)?,
         }
         if done {
             break;
@@ -67,7 +66,7 @@ fn follow_job(job: &str, session: &mut Session) -> Result<Exit, Failure> {
         if let Some(bar) = &bar {
             bar.show(job, &info);
         }
-        seen = info;
+        (seen, patience) = (info, LOOK);
     }
     drop(bar);
     let result = client.result(job)?;
