@@ -42,7 +42,7 @@ pub struct Parts {
     pub job_files: jobfile::Projection,
     /// The raft thread's queue.
     pub raft: Sender<ToRaft>,
-    /// Whether this node was the only voter when its newest snapshot was taken.
+    /// Whether this node is certainly the only voter.
     pub alone: bool,
 }
 
@@ -53,7 +53,7 @@ pub struct Parts {
 pub fn assemble(data: PathBuf, identity: Identity, settings: Settings) -> Result<Parts, NodeError> {
     let keys = Arc::new(Keys::load(&data).map_err(NodeError::Keys)?);
     let recovered = Recovered::load(&data, &identity).map_err(NodeError::Replica)?;
-    let alone = recovered.membership().is_only_voter(identity.raft_id());
+    let alone = recovered.is_alone();
     let chain = recovered.state().chain;
     // A node alone never jumps: a history that ends before its State is damage.
     let start = match alone {

@@ -5,6 +5,7 @@
 //! asserts hard: a test that cannot be prepared panics with what to do about it. It must not touch
 //! a process that it did not start. Called by the modules of `tests/main.rs` only.
 
+pub mod cluster;
 pub mod crash;
 pub mod door;
 pub mod need;

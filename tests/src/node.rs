@@ -109,6 +109,68 @@ impl TestNode {
         }
     }
 
+    /// Makes a node that joins the cluster of `master`, which is the master and runs. It does not
+    /// run yet.
+    ///
+    /// # Panics
+    /// There is no token, or `tiebeamd join` fails.
+    #[track_caller]
+    pub fn join(master: &TestNode, id: u32, options: Options) -> TestNode {
+        let token = master.output("node_token", json!({}));
+        let token = token["token"].as_str().expect("a token is a text").to_owned();
+        TestNode::join_with(master, id, &token, options)
+    }
+
+    /// As [`TestNode::join`], with a token that is there already.
+    ///
+    /// # Panics
+    /// `tiebeamd join` fails.
+    #[track_caller]
+    pub fn join_with(master: &TestNode, id: u32, token: &str, options: Options) -> TestNode {
+        let (address, folder) = own_place();
+        let data = folder.join("data");
+        let mut join = tiebeamd_command();
+        join.arg("join").arg("--data").arg(&data);
+        join.args(["--node-id", &id.to_string(), "--name", &format!("n{id}")]);
+        join.args(["--listen", &address.to_string(), "--master", &master.address.to_string()]);
+        join.args(["--token", "-"]);
+        run(&mut join, token).ok();
+        TestNode {
+            url: format!("https://{address}"),
+            address,
+            ca_file: data.join("keys/ca.crt"),
+            data,
+            folder,
+            password: master.password.clone(),
+            password_file: master.password_file.clone(),
+            options,
+            child: None,
+        }
+    }
+
+    /// Whether it was started and not stopped.
+    pub fn is_running(&self) -> bool {
+        self.child.is_some()
+    }
+
+    /// Starts the stopped node without waiting for anything.
+    ///
+    /// # Panics
+    /// It runs already.
+    #[track_caller]
+    pub fn begin(&mut self) {
+        self.spawn();
+    }
+
+    /// Waits until a node that was begun is ready.
+    ///
+    /// # Panics
+    /// It does not become ready.
+    #[track_caller]
+    pub fn wait_ready(&mut self) {
+        self.wait_until("ready", is_ready);
+    }
+
     /// Starts the stopped node; returns when it is ready.
     ///
     /// # Panics

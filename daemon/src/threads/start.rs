@@ -20,10 +20,10 @@ use std::time::{Duration, Instant};
 use tiebeam_core::State;
 use tiebeam_core::snapshot::SnapshotError as StateError;
 use tiebeam_replica::log::{Log, LogSettings};
-use tiebeam_replica::membership::Membership;
 use tiebeam_replica::node::{self as replica, Node, NodeSettings};
 use tiebeam_replica::recovery::{self, RecoveryError, Start};
 use tiebeam_replica::seams::Rng;
+use tiebeam_replica::{Entry, EntryKind};
 use tokio::sync::watch;
 
 /// Batches of entries between the raft thread and apply: a bound, so that apply's lag is felt.
@@ -108,9 +108,12 @@ impl Recovered {
         &self.state
     }
 
-    /// The members as the snapshot has them.
-    pub fn membership(&self) -> &Membership {
-        &self.start.snapshot.membership
+    /// Whether this node is certainly the only voter: it was at the snapshot, and the log has no
+    /// change of membership.
+    pub fn is_alone(&self) -> bool {
+        let changes = |entry: &Entry| entry.kind == EntryKind::Conf;
+        self.start.snapshot.membership.is_only_voter(self.raft_id)
+            && !self.start.entries.iter().any(changes)
     }
 
     /// Starts the threads.
