@@ -1,12 +1,13 @@
 //! Node to node: frames of raft and requests, on the port that clients use (ALPN `tiebeam-peer/1`).
 //!
 //! After a TLS handshake in which both sides proved which member they are (`verify`, with the
-//! material of `tls`), the dialer's first byte says what the connection is (`wire`). `R` is a one-way
-//! stream of frames, raft's path (`stream`, out of an `outbox`); `H` is HTTP/2 for everything that
-//! asks and waits (`requests`). Every node dials both to every other member (`dial`), so a pair has
-//! two streams and each direction has its own order. `door` takes what the front accepted; `link`
-//! is all that is kept of one member; `quiet` keeps a stranger who tries again from filling the log.
-//! Streams run on a thread of their own (`socket`), everything else on the daemon's runtime.
+//! material of `tls`), the dialer's first byte says what the connection is (`wire`). `R` is a
+//! one-way stream of frames, raft's path (`stream`, out of an `outbox`); `H` is HTTP/2 for
+//! everything that asks and waits (`requests`). Every node dials both to every other member
+//! (`dial`), so a pair has two streams and each direction has its own order. `door` takes what the
+//! front accepted; `link` is all that is kept of one member; `quiet` keeps a stranger who tries
+//! again from filling the log. Streams run on a thread of their own (`socket`), everything else on
+//! the daemon's runtime.
 //!
 //! This module knows who is a member only by its [`Directory`] and what arrived only as bytes: it
 //! reads no State, no file, and never panics on what a peer sends. The daemon starts it once.
@@ -93,8 +94,8 @@ pub trait Directory: Send + Sync + 'static {
 
 /// What the daemon does with what arrives.
 pub trait PeerService: Send + Sync + 'static {
-    /// A frame of a member; the frames of one member come in the order in which it sent them, on one
-    /// connection. Must return quickly: it runs where the socket is read.
+    /// A frame of a member; the frames of one member come in the order in which it sent them, on
+    /// one connection. Must return quickly: it runs where the sockets of all members are read.
     fn frame(&self, from: u64, kind: u8, frame: Bytes);
     /// Frames to this member are dropped from now on: its stream is down, or its outbox full. Said
     /// once for each outage, possibly inside [`Peers::send`], so it must neither block nor send.

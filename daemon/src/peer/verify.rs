@@ -143,8 +143,8 @@ impl Verifier {
         Ok(Verified { raft_id: member.raft_id, dates_wrong: wrong_dates(&summary, now) })
     }
 
-    /// The chain, at a time at which the certificate was valid. The cluster's CA signs nodes itself,
-    /// so nothing stands between; whoever may not serve (a user) has no node certificate.
+    /// The chain, at a time at which the certificate was valid. The cluster's CA signs nodes
+    /// itself, so nothing stands between; whoever may not serve (a user) has no node certificate.
     fn check_chain(&self, leaf: &CertificateDer<'_>, summary: &Summary) -> Result<(), Refusal> {
         let parsed = ParsedCertificate::try_from(leaf).map_err(Refusal::Chain)?;
         let begin = u64::try_from(summary.not_before.0 / 1_000_000).unwrap_or(0);

@@ -1,9 +1,9 @@
 //! The bytes of the peer channel: what a connection begins with, and the head of a frame.
 //!
 //! The dialer says four bytes: the letter of what it wants, the version of this layout, and the
-//! number of its own format (big-endian). The acceptor answers with the same four, its own format in
-//! them, or closes. With TLS 1.3 that answer is also how the dialer learns that its certificate was
-//! taken. A frame is a head of five bytes (length of what follows it, big-endian; kind) and its
+//! number of its own format (big-endian). The acceptor answers with the same four, its own format
+//! in them, or closes. With TLS 1.3 that answer is also how the dialer learns that its certificate
+//! was taken. A frame is a head of five bytes (length of what follows it, big-endian; kind) and its
 //! bytes. Pure: it reads and writes arrays.
 
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! Peers over real sockets and real TLS, with certificates of the cluster's own CA.
 //!
-//! [`Site`] is the CA and the members' keys, [`Node`] a running end with a listener of its own and a
-//! double of the daemon behind it. The tests are by subject: `frames`, `requests`, `entry`.
+//! [`Site`] is the CA and the members' keys, [`Node`] a running end with a listener of its own and
+//! a double of the daemon behind it. The tests are by subject: `frames`, `requests`, `entry`.
 
 mod entry;
 mod frames;
