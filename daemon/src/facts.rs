@@ -119,7 +119,8 @@ pub fn node(engine: &Engine, node: u32) -> Value {
         "uptime_s": engine.started.elapsed().as_secs(),
         "booted": booted(),
         "load": load,
-        "disk": {"free_bytes": free, "bytes": all, "enough": engine.space.is_enough()},
+        "disk": {"free_bytes": free, "bytes": all, "enough": engine.space.is_enough(),
+                 "reserve_bytes": engine.space.reserve_bytes()},
         "history": {
             "oldest": engine.history.oldest(),
             "newest": engine.history.newest(),
@@ -144,7 +145,9 @@ pub fn health(engine: &Engine) -> Value {
     if !engine.is_master() {
         problems.push("no master is confirmed here".to_owned());
     }
-    if !engine.space.is_enough() {
+    if engine.space.is_spent() {
+        problems.push("the disk is full: the reserve is given back, only volatile reads go".into());
+    } else if !engine.space.is_enough() {
         problems.push("the disk is nearly full: new jobs that change something are refused".into());
     }
     let state = engine.board.state();

@@ -36,6 +36,7 @@ pub mod proposer;
 pub mod publish;
 pub mod recover;
 pub mod report;
+pub mod reserve;
 pub mod retention;
 pub mod secret;
 pub mod service;

@@ -133,6 +133,7 @@ fn gauges(engine: &Engine) -> Vec<(&'static str, &'static str, u64)> {
         ("job_files_lag_records", "Records whose job file is not written", job_files_lag),
         ("job_files_skipped", "Job files left out because there were newer ones", skipped),
         ("disk_free_bytes", "Free bytes below the data folder", free),
+        ("disk_reserve_bytes", "Bytes that the reserve file holds", engine.space.reserve_bytes()),
         ("disk_bytes", "All bytes below the data folder", all),
         ("uptime_seconds", "Seconds since the daemon started", engine.started.elapsed().as_secs()),
     ]

@@ -362,7 +362,11 @@ fn spawn_tasks(engine: &Arc<Engine>, raft: &Sender<ToRaft>) {
 async fn measure_space(engine: Arc<Engine>) {
     loop {
         let disk = engine.settings.load().disk.clone();
-        engine.space.measure(disk.free_bytes_min.0, u64::from(disk.free_percent_min));
+        if engine.space.measure(&disk) {
+            // The log before a snapshot can go; and whoever has room should be the master.
+            engine.proposer.take_snapshot();
+            engine.proposer.transfer(None);
+        }
         tokio::select! {
             () = tokio::time::sleep(MEASURE_EVERY) => {}
             () = engine.stop.cancelled() => return,

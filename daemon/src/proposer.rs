@@ -110,6 +110,8 @@ pub enum Request {
     Read(oneshot::Sender<Result<u64, ProposeError>>),
     /// Hand leadership to this member, or to the voter that is furthest.
     Transfer(Option<u64>),
+    /// Take a snapshot now, so that the log before it may be dropped.
+    Snapshot,
     /// Stop.
     Stop,
 }
@@ -194,6 +196,11 @@ impl Proposer {
             Ok(Ok(read)) => read,
             Ok(Err(_)) | Err(_) => Err(ProposeError::NotMaster),
         }
+    }
+
+    /// Asks for a snapshot now; one that is being taken will do.
+    pub fn take_snapshot(&self) {
+        self.inbox.put(Request::Snapshot);
     }
 
     /// Hands leadership to this member, or to the voter that is furthest.

@@ -160,6 +160,10 @@ fn internal(what: &str, error: &dyn std::error::Error) -> RpcError {
 }
 
 fn check_room(engine: &Engine, kind: Kind) -> Result<(), RpcError> {
+    if engine.space.is_spent() {
+        return Err(RpcError::new(ErrorCode::TooBusy, "the disk of this node is full")
+            .hint("make room; reads with `volatile` go on, for they leave no record"));
+    }
     if kind == Kind::Read || engine.space.is_enough() {
         return Ok(());
     }

@@ -160,6 +160,8 @@ pub struct Disk {
     pub free_bytes_min: Size,
     /// The same in percent of the file system; the larger of both holds.
     pub free_percent_min: u8,
+    /// Bytes of the reserve file; 0 for none.
+    pub reserve_bytes: Size,
 }
 
 /// Section `unix_socket` (ruling 3).
@@ -230,7 +232,7 @@ impl Default for History {
 
 impl Default for Disk {
     fn default() -> Disk {
-        Disk { free_bytes_min: Size(1 << 30), free_percent_min: 5 }
+        Disk { free_bytes_min: Size(1 << 30), free_percent_min: 5, reserve_bytes: Size(64 << 20) }
     }
 }
 
@@ -299,6 +301,7 @@ impl Settings {
             (exec.output_bytes_max.0 >= 64 << 10, "exec.output_bytes_max", "at least 64KiB"),
             (self.history.bytes_max.0 >= 64 << 20, "history.bytes_max", "at least 64MiB"),
             (disk.free_percent_min <= 50, "disk.free_percent_min", "at most 50"),
+            (disk.reserve_bytes.0 <= 64 << 30, "disk.reserve_bytes", "at most 64GiB"),
             (!self.unix_socket.group.is_empty(), "unix_socket.group", "it must have a name"),
             ((10..=1000).contains(&raft.tick_ms), "raft.tick_ms", "10 to 1000"),
             ((1..=100).contains(&raft.heartbeat_ticks), "raft.heartbeat_ticks", "1 to 100"),
@@ -362,6 +365,7 @@ mod tests {
             ("exec.allow", |s| s.exec.allow = vec!["ls".to_owned()]),
             ("exec.allow", |s| s.exec.allow = vec!["/bin/../x".to_owned()]),
             ("disk.free_percent_min", |s| s.disk.free_percent_min = 99),
+            ("disk.reserve_bytes", |s| s.disk.reserve_bytes = Size(1 << 40)),
             ("raft.tick_ms", |s| s.raft.tick_ms = 1),
             ("raft.election_ticks", |s| s.raft.election_ticks = 3),
             ("peer.listen", |s| s.peer.listen = "127.0.0.1:9".parse().ok()),

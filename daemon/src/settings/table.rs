@@ -144,6 +144,15 @@ pub const KEYS: &[Key] = &[
         &["The same in percent of the file system. The larger of both holds."],
     ),
     key(
+        "disk.reserve_bytes",
+        Kind::Text,
+        true,
+        &[
+            "Room that the file `reserve` holds below the data folder. When less than half of it is",
+            "free besides, it is given back, to finish, to take a snapshot and to cut; 0: none.",
+        ],
+    ),
+    key(
         "unix_socket.group",
         Kind::Text,
         false,

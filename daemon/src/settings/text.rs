@@ -99,7 +99,7 @@ mod tests {
             listen: "127.0.0.11:20003".parse().expect("address"),
             advertise: Some("n11.example:20003".to_owned()),
             exec: Exec { enabled: true, allow: vec!["/bin/a b".to_owned()], ..Exec::default() },
-            disk: Disk { free_bytes_min: Size(5), free_percent_min: 7 },
+            disk: Disk { free_bytes_min: Size(5), free_percent_min: 7, ..Disk::default() },
             raft: Raft { tick_ms: 20, ..Raft::default() },
             ..Settings::default()
         };

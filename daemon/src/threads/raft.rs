@@ -185,6 +185,10 @@ impl RaftThread {
                 Input::Read { ticket: self.tickets }
             }
             ToRaft::Request(Request::Transfer(to)) => Input::Transfer { to },
+            ToRaft::Request(Request::Snapshot) => {
+                let _ = self.to_apply.send(ToApply::Snapshot);
+                return;
+            }
             ToRaft::Request(Request::Stop) => return,
             ToRaft::Persisted(group) => Input::Persisted { group },
             ToRaft::PersistFailed => Input::PersistFailed,
