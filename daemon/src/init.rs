@@ -9,6 +9,7 @@ use crate::keys::{KeyError, Keys, cluster::random};
 use crate::proposer::wall_now;
 use crate::secret::Secret;
 use crate::settings::{self, Settings};
+use crate::space::Space;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tiebeam_core::State;
@@ -122,6 +123,8 @@ pub async fn init(asked: &Init) -> Result<Made, InitError> {
     let text = settings::text::file_text(&settings);
     durable::write_new(&asked.data.join(settings::FILE), text.as_bytes(), 0o600)
         .map_err(InitError::Write)?;
+    // The room is not needed yet: if there is none, the node says so when it runs.
+    Space::new(&asked.data).measure(&settings.disk);
     // The identity comes last: a folder without one is no node.
     identity.write_once(&asked.data).map_err(InitError::Identity)?;
     let ca_file = asked.data.join(crate::keys::FOLDER).join(ca::CA_CERTIFICATE);
