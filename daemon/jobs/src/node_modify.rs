@@ -15,9 +15,10 @@ pub(crate) static JOB: Job = Job {
         name: "node_modify",
         group: "cluster",
         summary: "Change a node's address or its affinity",
-        description: "`affinity` ranks the voters in an election: a higher one is preferred, 0 \
-                      never becomes the master while another voter can. At least one voter must \
-                      have more than 0. `address` is where clients and members reach the node: \
+        description: "`affinity`: where a master hands its place over, it goes to the voter with \
+                      the highest one that has caught up; with 0 a node never becomes the master, \
+                      and hands it over if it is. At least one voter must have more than 0. \
+                      `address` is where clients and members reach the node: \
                       change its own settings file first, so that it listens there, and see that \
                       its certificate covers the host. Returns the node's entry.",
         params: &[

@@ -102,19 +102,52 @@ fn nodes_path() -> tiebeam_core::Path {
     tiebeam_core::path::path(&["nodes"])
 }
 
-/// A node with a gap in its history must not lead (ruling 16).
+/// How much a node is wanted as the master; 0 for never.
+pub fn affinity(state: &State, node: u32) -> i64 {
+    let value = state.config.value(&State::node_path(node).child("affinity"));
+    value.and_then(|value| value.as_i64()).unwrap_or(1)
+}
+
+/// Whether a node may lead by its affinity. If no voter may, each may: there has to be a master.
+fn may_lead(state: &State, node: u32) -> bool {
+    affinity(state, node) > 0 || state.voters().all(|(voter, _)| affinity(state, voter) == 0)
+}
+
+/// The other voters that answer, in the order in which they are to be the next master: those that
+/// may lead, have caught up, are wanted most and lack the least.
+pub fn successors(cluster: &Cluster, state: &State) -> Vec<u64> {
+    let others = state
+        .voters()
+        .filter(|(node, member)| *node != cluster.own() && cluster.is_online(member.raft_id));
+    let mut ranked: Vec<_> = others
+        .map(|(node, member)| {
+            let wanted = affinity(state, node);
+            let near = is_near(cluster, state, node);
+            let applied = cluster.report_of(member.raft_id).map_or(0, |report| report.applied);
+            ((wanted > 0, near, wanted, applied), member.raft_id)
+        })
+        .collect();
+    ranked.sort_unstable_by(|one, other| other.cmp(one));
+    ranked.into_iter().map(|(_, raft_id)| raft_id).collect()
+}
+
+/// A node with a gap in its history must not lead (ruling 16), nor one with affinity 0.
 pub async fn watch_gaps(engine: Arc<Engine>, raft: Sender<ToRaft>) {
     let mut electable = true;
     loop {
         let floor = engine.board.state().chain.floor_index.max(1);
         let whole = engine.history.gaps(floor).is_empty();
-        if whole != electable {
-            electable = whole;
+        let able = whole && may_lead(&engine.board.state(), engine.identity.node_id);
+        if able != electable {
+            electable = able;
             tracing::info!(electable, "whether this node may lead");
             // The raft thread has gone only if the node stops.
             let _ = raft.send(ToRaft::Electable(electable));
-            if !electable && engine.cluster.is_master() {
-                engine.proposer.transfer(None);
+        }
+        if !electable && engine.cluster.is_master() {
+            let state = engine.board.state();
+            if let Some(next) = successors(&engine.cluster, &state).first() {
+                engine.proposer.transfer(Some(*next));
             }
         }
         tokio::select! {
@@ -243,6 +276,27 @@ mod tests {
     use super::*;
     use serde_json::json;
     use tiebeam_core::Tree;
+
+    #[test]
+    fn a_node_with_affinity_0_leads_only_if_nobody_else_may() {
+        let member = |node: u64| Member {
+            raft_id: node << 16 | 1,
+            key_hash: String::new(),
+            voter: true,
+            joining: false,
+            since: 0,
+        };
+        let members = [(11, member(11)), (12, member(12))].into_iter().collect();
+        let mut state = State { members, ..State::default() };
+        assert!(may_lead(&state, 11) && may_lead(&state, 12));
+        let mut never = |node: u32| {
+            let at = State::node_path(node).child("affinity");
+            state.config = state.config.set(&at, &json!(0), 1).expect("a small tree");
+            (may_lead(&state, 11), may_lead(&state, 12))
+        };
+        assert_eq!(never(11), (false, true));
+        assert_eq!(never(12), (true, true), "there has to be a master");
+    }
 
     #[test]
     fn a_learner_is_seated_when_it_lacks_nothing() {

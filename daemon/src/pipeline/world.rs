@@ -24,8 +24,8 @@ use tiebeam_proto::record::{CommandRecord, JobRecord};
 /// them waits for its committed stamp.
 const LOOK_BACK_MAX: u64 = 2 * TREE_EVERY;
 
-/// How long a member gets to take leadership over.
-const HAND_OVER_WAIT: Duration = Duration::from_secs(3);
+/// How long a member gets to take leadership over: it takes one message and one election.
+const HAND_OVER_WAIT: Duration = Duration::from_secs(1);
 
 /// The world of one run.
 pub struct JobWorld {
@@ -247,15 +247,19 @@ impl JobWorld {
     }
 }
 
-/// Hands leadership to the first of these members that takes it; to the furthest, if none is named.
+/// Hands leadership to the first of these members that takes it; if none is named, to any voter
+/// that can. One that has just become a voter may not be ready to lead yet, so there is a second
+/// round.
 async fn hand_over(engine: &Engine, to: &[u32]) -> Result<(), JobError> {
     let state = engine.board.state();
     let voter = |node: &u32| state.members.get(node).filter(|m| m.voter).map(|m| m.raft_id);
-    let named: Vec<Option<u64>> = to.iter().map(voter).filter(Option::is_some).collect();
-    let tries = if to.is_empty() { vec![None] } else { named };
+    let tries: Vec<u64> = match to {
+        [] => keeper::successors(&engine.cluster, &state),
+        named => named.iter().filter_map(voter).collect(),
+    };
     let mut role = engine.role.clone();
-    for next in tries {
-        engine.proposer.transfer(next);
+    for next in tries.iter().chain(&tries) {
+        engine.proposer.transfer(Some(*next));
         let given = role.wait_for(|role| !role.leads);
         if tokio::time::timeout(HAND_OVER_WAIT, given).await.is_ok() {
             return Ok(());
