@@ -64,15 +64,29 @@ impl History {
     /// It is one above the newest if none is. What was collected for a gap and is no segment yet
     /// does not count.
     pub fn whole_from(&self) -> u64 {
-        match self.shared.gaps(self.shared.floor().max(1)).last() {
+        match self.shared.gaps(self.floor()).last() {
             Some((_, to)) => to + 1,
             None => self.oldest().unwrap_or(self.newest() + 1),
         }
     }
 
+    /// The newest record up to which none above `above` is missing.
+    pub fn whole_to(&self, above: u64) -> u64 {
+        // Before the gaps: who skips tells of the gap first.
+        let newest = self.newest();
+        let gaps = self.shared.gaps(self.floor());
+        let gap = gaps.iter().find(|(_, to)| *to > above);
+        gap.map_or(newest, |(from, _)| above.max(from - 1))
+    }
+
+    /// The oldest record that the cluster keeps, as far as it was told here; 1 or higher.
+    pub fn floor(&self) -> u64 {
+        self.shared.floor().max(1)
+    }
+
     /// How many records from State's floor on are not here and were not collected yet.
     pub fn gap_records(&self) -> u64 {
-        let gaps = self.shared.gaps(self.shared.floor().max(1));
+        let gaps = self.shared.gaps(self.floor());
         let missing: u64 = gaps.iter().map(|(from, to)| to + 1 - from).sum();
         missing.saturating_sub(self.shared.metrics.collected.load(Relaxed))
     }

@@ -9,6 +9,10 @@
 //! It runs at nice 10, and takes at most a fifth of a core while jobs wait. It holds no truth, so
 //! an error costs a warning and a count, never the node.
 //!
+//! It has no holes: where the history has a gap it waits, and goes on when the gap is filled. So the
+//! lines are one unbroken chain at every moment, and every file has its line. If the cluster cuts
+//! what it waits for, what lies before that is cut as well, and it begins anew at the floor.
+//!
 //! When records of reads are pruned their files go, too; their lines stay. Records leave the
 //! history only after that: the line of one that is gone could not name its job any more.
 
@@ -245,7 +249,10 @@ impl<'a> Worker<'a> {
             Ok(opened) => opened,
             Err(error) => return Err((Box::new(start), error)),
         };
-        let before = start.history.oldest().unwrap_or(1).saturating_sub(1);
+        // The floor may not have been told yet; a gap at the bottom is waited for.
+        let oldest = start.history.oldest().unwrap_or(1);
+        let gaps = start.history.gaps(start.history.floor());
+        let before = gaps.first().map_or(oldest, |(from, _)| oldest.min(*from)) - 1;
         // A folder that was emptied is filled again, whatever the watermark says.
         let known = if empty { before } else { files_mark.unwrap_or(before).max(before) };
         let known = known.min(start.history.newest());
@@ -272,21 +279,24 @@ impl<'a> Worker<'a> {
     /// Does a part of the work; gives how long to rest.
     fn round(&mut self) -> Duration {
         let begun = Instant::now();
-        let newest = self.start.history.newest();
-        let dropped = self.due.add(self.known + 1, newest, self.start.limits.files as u64);
-        self.metrics.skipped.fetch_add(dropped, Relaxed);
-        self.known = self.known.max(newest);
-        self.count(newest);
+        if let Err(error) = self.pass_over_cut() {
+            return self.failed(&error);
+        }
+        let newest = self.start.history.whole_to(self.lines.upto);
+        if newest > self.known {
+            let dropped = self.due.add(self.known + 1, newest, self.start.limits.files as u64);
+            self.metrics.skipped.fetch_add(dropped, Relaxed);
+            self.known = newest;
+        }
+        self.count();
         self.metrics.seen.store(newest, Relaxed);
         let done = self
             .write_lines()
             .and_then(|()| self.write_files())
             .and_then(|()| self.remove_pruned());
-        self.count(newest);
+        self.count();
         if let Err(error) = done.and_then(|()| self.sync()) {
-            self.metrics.failed.fetch_add(1, Relaxed);
-            tracing::warn!(%error, "a job file cannot be written");
-            return AFTER_ERROR;
+            return self.failed(&error);
         }
         let idle = self.due.ranges.is_empty()
             && self.lines.upto >= newest
@@ -298,7 +308,33 @@ impl<'a> Worker<'a> {
         }
     }
 
-    fn count(&self, newest: u64) {
+    fn failed(&self, error: &io::Error) -> Duration {
+        self.metrics.failed.fetch_add(1, Relaxed);
+        tracing::warn!(%error, "a job file cannot be written");
+        AFTER_ERROR
+    }
+
+    /// What was cut needs neither file nor line any more. If some of it never had its line, the
+    /// lines before it are no part of the chain that follows: their days go.
+    fn pass_over_cut(&mut self) -> io::Result<()> {
+        let cut = self.start.history.floor() - 1;
+        if cut > self.lines.upto && self.lines.upto > 0 {
+            let upto = self.lines.upto;
+            tracing::info!(upto, cut, "days before the floor are removed: records in between went");
+            for day in days(&self.start.folder)? {
+                std::fs::remove_dir_all(day)?;
+            }
+            self.folder = Folder::open(&self.start.folder, self.start.limits)?;
+            self.due = Due::default();
+        }
+        self.known = self.known.max(cut);
+        self.lines.upto = self.lines.upto.max(cut);
+        self.without_reads = self.without_reads.max(cut);
+        Ok(())
+    }
+
+    fn count(&self) {
+        let newest = self.start.history.newest();
         self.metrics.lag.store(self.due.count(), Relaxed);
         self.metrics.lines_lag.store(newest.saturating_sub(self.lines.upto), Relaxed);
     }
@@ -598,6 +634,81 @@ mod tests {
         settle(&projection, &thread);
         projection.stop();
         assert_eq!(verify_folder(&folder).unwrap().files, 50);
+        thread.stop().unwrap();
+    }
+
+    #[test]
+    fn a_gap_is_waited_for_and_written_when_it_is_filled() {
+        let scratches = [Scratch::new(), Scratch::new()];
+        let (mut maker, source) = (Maker::new(), open(&scratches[0]));
+        let records = maker.jobs(300);
+        records.iter().for_each(|record| source.handle.archive(record.clone()).unwrap());
+        source.handle.sync_to(300).unwrap();
+        let head = |at: usize| {
+            let hash = tiebeam_proto::chain::from_text(&records[at - 1].link.this).unwrap();
+            tiebeam_proto::chain::Head { index: at as u64, hash }
+        };
+        // It was there up to 50, then joined again twice, and stops in between.
+        let folder = scratches[1].path().join("jobs");
+        let verified = || {
+            let report = verify_folder(&folder).unwrap();
+            assert_eq!(report.problem_count, 0, "{report:?}");
+            (report.from, report.to, report.files)
+        };
+        let start = history::Start::behind(scratches[1].path(), tiebeam_proto::chain::Head::EMPTY);
+        let thread = HistoryThread::spawn(&start).unwrap();
+        let archive = |thread: &HistoryThread, range: std::ops::Range<usize>| {
+            for record in &records[range] {
+                thread.handle.archive(record.clone()).unwrap();
+            }
+            thread.handle.sync_to(thread.history.newest()).unwrap();
+        };
+        archive(&thread, 0..50);
+        let projection = spawn(&scratches[1], &thread, limits(1000));
+        settle(&projection, &thread);
+        thread.handle.skip_to(head(200)).unwrap();
+        archive(&thread, 200..250);
+        while projection.metrics.lines_lag.load(Relaxed) < 200 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        projection.stop();
+        thread.stop().unwrap();
+        assert_eq!(verified(), (1, 50, 50));
+
+        let start = history::Start::behind(scratches[1].path(), head(250));
+        let thread = HistoryThread::spawn(&start).unwrap();
+        let projection = spawn(&scratches[1], &thread, limits(120));
+        archive(&thread, 250..300);
+        assert_eq!(thread.history.whole_to(50), 50);
+        assert_eq!(verified(), (1, 50, 50));
+        let bytes = source.history.parcel(51, 200).unwrap();
+        thread.handle.fill(&history::Parcel::decode(&bytes).unwrap()).unwrap();
+        settle(&projection, &thread);
+        let newest_first = verified();
+        assert_eq!((newest_first.0, newest_first.1), (1, 300));
+        assert!((119..=121).contains(&newest_first.2), "{newest_first:?}");
+        projection.stop();
+        thread.stop().unwrap();
+        source.stop().unwrap();
+    }
+
+    #[test]
+    fn a_gap_that_is_cut_takes_the_days_before_it() {
+        let scratch = Scratch::new();
+        let records = Maker::new().jobs(300);
+        let thread = open(&scratch);
+        records[..50].iter().for_each(|record| thread.handle.archive(record.clone()).unwrap());
+        let projection = spawn(&scratch, &thread, limits(1000));
+        settle(&projection, &thread);
+        let hash = tiebeam_proto::chain::from_text(&records[199].link.this).unwrap();
+        thread.handle.skip_to(tiebeam_proto::chain::Head { index: 200, hash }).unwrap();
+        records[200..].iter().for_each(|record| thread.handle.archive(record.clone()).unwrap());
+        thread.handle.set_floor(211);
+        settle(&projection, &thread);
+        projection.stop();
+        let report = verify_folder(&projection_folder(&thread)).unwrap();
+        assert_eq!((report.from, report.to, report.files), (211, 300, 90), "{report:?}");
+        assert_eq!(report.problem_count, 0, "{report:?}");
         thread.stop().unwrap();
     }
 
