@@ -131,7 +131,8 @@ pub async fn init(asked: &Init) -> Result<Made, InitError> {
     Ok(Made { password: made, ca_file })
 }
 
-fn check_names(asked: &Init) -> Result<(), InitError> {
+/// Checks what names a new node.
+pub(crate) fn check_names(asked: &Init) -> Result<(), InitError> {
     let name = |text: &str| Err(InitError::Name(text.to_owned()));
     if asked.node_id == 0 || asked.node_id > 0xffff {
         return name("--node-id must be from 1 to 65535");
@@ -149,7 +150,8 @@ fn check_names(asked: &Init) -> Result<(), InitError> {
     Ok(())
 }
 
-fn check_empty(data: &Path) -> Result<(), InitError> {
+/// Checks that nothing is in a folder, or that there is none.
+pub(crate) fn check_empty(data: &Path) -> Result<(), InitError> {
     match std::fs::read_dir(data) {
         Ok(mut entries) => match entries.next() {
             None => Ok(()),

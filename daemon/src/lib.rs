@@ -4,6 +4,7 @@
 
 pub mod assembly;
 pub mod auth;
+pub mod backup;
 pub mod board;
 pub mod ca;
 pub mod certificate;
@@ -30,6 +31,7 @@ pub mod logging;
 pub mod methods;
 pub mod metrics;
 pub mod node;
+pub mod offline;
 pub mod peer;
 pub mod pipeline;
 pub mod proposer;
@@ -37,6 +39,7 @@ pub mod publish;
 pub mod recover;
 pub mod report;
 pub mod reserve;
+pub mod restore;
 pub mod retention;
 pub mod secret;
 pub mod service;

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use tiebeamd::init::Init;
 use tiebeamd::join::enter::{self, Join};
 use tiebeamd::secret::Secret;
-use tiebeamd::{check, dev, host, init, node, report};
+use tiebeamd::{dev, host, init, node, offline, report};
 
 /// Under load a third of the daemon's time was the system's allocator; this one halves that.
 #[global_allocator]
@@ -77,20 +77,13 @@ enum Command {
         exec: Option<String>,
     },
     /// Verify log, snapshots, history and chain of a stopped node
-    Check {
-        /// The data folder
-        #[arg(long, value_name = "DIR")]
-        data: PathBuf,
-    },
-    /// Back a cluster up (not in this version)
-    #[command(hide = true)]
-    Backup(Later),
-    /// Restore a backup (not in this version)
-    #[command(hide = true)]
-    Restore(Later),
-    /// Recover a cluster that lost its quorum (not in this version)
-    #[command(hide = true)]
-    Recover(Later),
+    Check(offline::CheckArguments),
+    /// Copy State and history of a node, running or stopped, into one file
+    Backup(offline::BackupArguments),
+    /// Make a new one-node cluster from a backup; others join it afterwards
+    Restore(offline::RestoreArguments),
+    /// Get a cluster going again that cannot help itself; the node must be stopped
+    Recover(offline::RecoverArguments),
 }
 
 /// The arguments of `join`.
@@ -120,14 +113,6 @@ struct JoinArguments {
     /// File whose first line is the token
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
-}
-
-/// The arguments of a command that a later version brings.
-#[derive(clap::Args)]
-struct Later {
-    /// Ignored
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    rest: Vec<String>,
 }
 
 fn key_and_value(text: &str) -> Result<(String, String), String> {
@@ -161,14 +146,10 @@ fn main() -> ExitCode {
                 Err(error) => failed(&error),
             }
         }
-        Command::Check { data } => match check::check(&data) {
-            Ok(true) => ExitCode::SUCCESS,
-            Ok(false) => ExitCode::FAILURE,
-            Err(error) => failed(&error),
-        },
-        Command::Backup(later) => not_yet("backup", &later),
-        Command::Restore(later) => not_yet("restore", &later),
-        Command::Recover(later) => not_yet("recover", &later),
+        Command::Check(given) => offline::check(&given),
+        Command::Backup(given) => offline::backup(given),
+        Command::Restore(given) => offline::restore(given),
+        Command::Recover(given) => offline::recover(given),
     }
 }
 
@@ -267,10 +248,4 @@ fn ended(result: Result<(), node::NodeError>) -> ExitCode {
 fn failed(error: &dyn std::error::Error) -> ExitCode {
     eprintln!("tiebeamd: {}", report::chain(error));
     ExitCode::FAILURE
-}
-
-fn not_yet(command: &str, later: &Later) -> ExitCode {
-    let words = later.rest.len();
-    eprintln!("tiebeamd: `{command}` is not in this version ({words} words were ignored)");
-    ExitCode::from(2)
 }

@@ -487,10 +487,7 @@ fn recovered(found: &mut Scan) -> Recovered {
 /// Reads the log in `folder` without changing anything: what is intact, and where damage begins, if
 /// there is any. A running node may write to it meanwhile; what it takes away then may show as
 /// damage, so a caller who knows that there is one looks again.
-pub fn read<D: Disk>(
-    disk: &mut D,
-    folder: &str,
-) -> Result<(Recovered, Option<Damage>), LogError> {
+pub fn read<D: Disk>(disk: &mut D, folder: &str) -> Result<(Recovered, Option<Damage>), LogError> {
     let mut found = scan::scan(disk, folder)
         .map_err(|source| LogError::Open { folder: folder.to_owned(), source })?;
     let damage = found.damage.take();

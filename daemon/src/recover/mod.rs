@@ -11,6 +11,8 @@
 //! beyond the old State is cut; after it, only the identity is left to be written.
 
 pub mod confirm;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub mod skip;
 #[cfg(test)]
 mod tests;

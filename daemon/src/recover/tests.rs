@@ -1,64 +1,23 @@
 //! A folder of a node of three whose two others are gone, and what becomes of it.
 
+use super::fixture::{append, node, proposal};
 use super::skip::{SkipEntry, SkipError, Skipped, skip_entry};
 use super::*;
 use crate::durable::scratch::Folder;
-use crate::init::{Init, init};
 use crate::kept::Kept;
 use serde_json::Value;
 use tiebeam_core::apply::incarnate::GAP;
-use tiebeam_core::proposal::{Body, Header, Needs, Plan, Proposal, RunOnce, Submission, Write};
 use tiebeam_core::state::Member;
-use tiebeam_proto::record::{Mode, RequestFacts, Stages};
-use tiebeam_proto::{Kind, Outcome as JobOutcome, time::Time};
 use tiebeam_replica::recovery::{FIRST_MARK, LOG_FOLDER};
-use tiebeam_replica::{Entry, EntryKind, Group, HardState};
 
 /// Entries of the log that are known to be committed, and those that are not.
 const COMMITTED: u64 = 6;
 const LAST: u64 = 9;
 
-fn proposal(state: &State, index: u64) -> Proposal {
-    let submission = Submission {
-        name: "config_set".into(),
-        kind: Kind::Modify,
-        user: "admin".into(),
-        credential_revision: state.credential_revision("admin").unwrap(),
-        reason: None,
-        mode: Mode::Immediate,
-        parameters: Map::new(),
-        nonce: None,
-        inputs: None,
-        request: RequestFacts::default(),
-        request_key: None,
-        needs: Needs { everyone: true, ..Needs::default() },
-        locks: Vec::new(),
-        master: 12,
-        term: 3,
-        deadline_us: 1,
-        submitted: Time(0),
-    };
-    let write = Write::Set { path: format!("app/n{index}"), value: json!(index) };
-    let plan = Plan { error: None, writes: vec![write], ..Plan::ended(1, JobOutcome::Ok, "") };
-    let run = RunOnce { submission, plan, times: Stages::default() };
-    let header = Header { wall: Time(5), elapsed_us: 1, proposer: 12 };
-    Proposal { header, body: Body::RunOnce(Box::new(run)) }
-}
-
 /// Node 11 of 11, 12 and 13, with entries up to [`LAST`] in its log.
 async fn of_three() -> Folder {
-    let folder = Folder::new();
+    let folder = node().await;
     let data = folder.path().to_owned();
-    let asked = Init {
-        data: data.clone(),
-        node_id: 11,
-        name: "n11".to_owned(),
-        listen: "127.0.0.1:20003".parse().unwrap(),
-        advertise: None,
-        cluster: "prod".to_owned(),
-        admin_password_file: None,
-    };
-    init(&asked).await.unwrap();
     let mut state = Kept::read(&data).unwrap().everything().unwrap().state;
     for node in [12_u32, 13] {
         let raft_id = u64::from(node) << 16 | 1;
@@ -76,27 +35,9 @@ async fn of_three() -> Folder {
     let body = tiebeam_core::snapshot::encode(&state);
     let disk = DataDisk::new(&data);
     recovery::bootstrap(disk, LogSettings::default(), Box::new(SystemRng), meta, &body).unwrap();
-    append(&data, (2..=LAST).map(|index| proposal(&state, index).encode()).collect(), COMMITTED);
+    let entries = (2..=LAST).map(|index| proposal(&state, index).encode()).collect();
+    append(&data, entries, COMMITTED);
     folder
-}
-
-fn append(data: &Path, payloads: Vec<Vec<u8>>, commit: u64) {
-    let disk = DataDisk::new(data);
-    let mut log = recovery::recover(disk, LogSettings::default(), Box::new(SystemRng)).unwrap().log;
-    let next = log.last().index + 1;
-    let entries = payloads.into_iter().zip(next..).map(|(payload, index)| Entry {
-        index,
-        term: 3,
-        kind: EntryKind::Normal,
-        payload: payload.into(),
-    });
-    let group = Group {
-        hard_state: Some(HardState { term: 3, vote: 0, commit }),
-        entries: entries.collect(),
-        must_sync: true,
-        ..Group::default()
-    };
-    log.append(&group).unwrap();
 }
 
 fn asked(folder: &Folder) -> OnlyVoter {
