@@ -22,6 +22,8 @@ use tokio_rustls::LazyConfigAcceptor;
 
 /// How long anything may take before a test gives up.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Members that were made so far, for their addresses.
+static SEEDS: AtomicU64 = AtomicU64::new(1);
 const YEAR_MICROS: i64 = 365 * 86_400 * 1_000_000;
 
 pub fn now() -> Time {
@@ -78,7 +80,9 @@ impl Site {
         let cluster_id = CLUSTER.to_owned();
         let identity = Identity { format: 1, cluster_id, node_id, incarnation, name };
         let certificate = self.issue(&identity, &key, now());
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        // An address of its own: no other socket takes the port while the member is away.
+        let [.., high, low] = SEEDS.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+        let listener = std::net::TcpListener::bind(([127, 77, high, low], 0)).expect("a port");
         let address = listener.local_addr().expect("an address");
         Seed { identity, key, certificate, address }
     }
