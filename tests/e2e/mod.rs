@@ -5,6 +5,7 @@ mod certificates;
 mod change_story;
 mod clients;
 mod command_line;
+mod completion;
 mod damaged;
 mod draining;
 mod endpoints;

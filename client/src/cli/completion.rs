@@ -6,7 +6,9 @@ use super::failure::Failure;
 use super::session::Session;
 use super::table::{self, Run};
 use super::words::is_key_word;
+use super::{exec, options};
 use crate::JobDescription;
+use clap::{ArgAction, Args, CommandFactory};
 use clap_complete::Shell;
 
 /// Seconds that completion may take: a person is typing.
@@ -18,7 +20,7 @@ const PATIENCE: u64 = 1;
 ///   tiebeam completion zsh > "${fpath[1]}/_tiebeam"
 ///   tiebeam completion fish > ~/.config/fish/completions/tiebeam.fish
 ///
-/// In bash, the names of jobs and of their parameters are completed too, as the cluster has them.
+/// The names of jobs and of their parameters are completed too, as the cluster has them.
 #[derive(clap::Parser, Clone, Debug)]
 #[command(name = "completion", verbatim_doc_comment)]
 pub struct Completion {
@@ -45,15 +47,30 @@ impl Run for Completion {
     }
 }
 
-/// A shell's script.
+/// A shell's script: what clap makes of commands and options, and our part about jobs behind it.
 pub fn script(shell: Shell) -> String {
     let mut bytes = Vec::new();
-    clap_complete::generate(shell, &mut table::root(), "tiebeam", &mut bytes);
+    clap_complete::generate(shell, &mut table::root_shown(), "tiebeam", &mut bytes);
     let mut script = String::from_utf8_lossy(&bytes).into_owned();
-    if shell == Shell::Bash {
-        script.push_str(BASH);
+    if shell == Shell::Zsh {
+        // The file is the function `_tiebeam`; what it does when it is called stands at its end.
+        script = script.replacen("#compdef tiebeam\n", "#compdef tiebeam confd_client\n", 1);
+        if let Some((functions, _)) = script.rsplit_once("\nif [ \"$funcstack[1]\"") {
+            script.truncate(functions.len());
+        }
     }
+    script.push_str(own_part(shell));
     script
+}
+
+/// Our part of a shell's script.
+pub fn own_part(shell: Shell) -> &'static str {
+    match shell {
+        Shell::Bash => BASH,
+        Shell::Zsh => ZSH,
+        Shell::Fish => FISH,
+        _ => "",
+    }
 }
 
 /// Behind `exec`, `start` and `help`, words are jobs and parameters: ask the program.
@@ -77,6 +94,50 @@ _tiebeam_words() {
 complete -F _tiebeam_words -o bashdefault -o default tiebeam confd_client
 "#;
 
+/// The same for zsh.
+const ZSH: &str = r#"
+_tiebeam_words() {
+    local at=0 word
+    [[ ${words[1]:t} == confd_client ]] && at=1
+    for ((word = 2; at == 0 && word < CURRENT; word++)); do
+        case ${words[word]} in exec | start | help) at=$word ;; esac
+    done
+    if ((at == 0)) || [[ ${words[CURRENT]} == -* ]]; then
+        _tiebeam "$@"
+        return
+    fi
+    local -a found
+    found=(${(f)"$(command tiebeam __complete -- "${(@)words[at+1,CURRENT]}" 2>/dev/null)"})
+    if (($#found)); then compadd -- $found; else _default; fi
+}
+if [ "$funcstack[1]" = "_tiebeam" ]; then
+    _tiebeam_words "$@"
+else
+    compdef _tiebeam_words tiebeam confd_client
+fi
+"#;
+
+/// The same for fish.
+const FISH: &str = r#"
+function __fish_tiebeam_words
+    set -l typed (commandline -ct)
+    set -l words (commandline -opc)
+    set -l at
+    if test (string replace -r '.*/' '' -- $words[1]) = confd_client
+        set at 1
+    else if set -l found (contains -i -- exec $words; or contains -i -- start $words; \
+            or contains -i -- help $words)
+        set at $found
+    else
+        return
+    end
+    command tiebeam __complete -- $words[(math $at + 1)..-1] "$typed" 2>/dev/null
+end
+complete -c tiebeam -n "__fish_tiebeam_using_subcommand exec start help" \
+    -f -a "(__fish_tiebeam_words)"
+complete -c confd_client -f -a "(__fish_tiebeam_words)"
+"#;
+
 /// Complete the words behind exec, start or help
 ///
 /// Called by the completion script. Prints what may stand in the last word's place.
@@ -91,7 +152,7 @@ pub struct Complete {
 impl Run for Complete {
     fn run(self, session: &mut Session) -> Result<Exit, Failure> {
         session.options.retry_for = session.options.retry_for.min(PATIENCE);
-        let words = joined(&self.words);
+        let Some(words) = without_options(joined(&self.words)) else { return Ok(Exit::Ok) };
         let client = session.client()?;
         let found = match words.as_slice() {
             [] => jobs_like(&client.job_list()?, ""),
@@ -115,13 +176,44 @@ fn joined(words: &[String]) -> Vec<String> {
     whole
 }
 
+/// The job, its parameters and the word that is being typed, without options between them; `None`
+/// if that word is an option's value.
+fn without_options(words: Vec<String>) -> Option<Vec<String>> {
+    let known = options::Options::augment_args(exec::Exec::command());
+    let takes_value = |flag: &str| {
+        known.get_arguments().any(|argument| {
+            let long =
+                argument.get_long().is_some_and(|long| flag.strip_prefix("--") == Some(long));
+            let short = argument.get_short().is_some_and(|short| flag == format!("-{short}"));
+            (long || short) && matches!(argument.get_action(), ArgAction::Set | ArgAction::Append)
+        })
+    };
+    let (typed, before) = words.split_last()?;
+    let (mut kept, mut job) = (Vec::new(), None);
+    let mut rest = before.iter();
+    while let Some(word) = rest.next() {
+        if takes_value(word) {
+            let value = rest.next()?;
+            job = job.or(matches!(word.as_str(), "-c" | "--job").then(|| value.clone()));
+        } else if !word.starts_with('-') || before_is_key(&kept) {
+            kept.push(word.clone());
+        }
+    }
+    Some(job.into_iter().chain(kept).chain([typed.clone()]).collect())
+}
+
+/// Whether a parameter's value is next: one may begin with a minus.
+fn before_is_key(kept: &[String]) -> bool {
+    kept.last().is_some_and(|word| is_key_word(word))
+}
+
 fn jobs_like(jobs: &[String], typed: &str) -> Vec<String> {
     jobs.iter().filter(|job| job.starts_with(typed)).cloned().collect()
 }
 
 /// Parameters that are not given yet, mandatory ones first; nothing in a value's place.
 fn parameters_like(job: &JobDescription, before: &[String], typed: &str) -> Vec<String> {
-    if before.last().is_some_and(|word| is_key_word(word)) {
+    if before_is_key(before) {
         return Vec::new();
     }
     let given = |name: &str| before.iter().any(|word| word.strip_suffix(':') == Some(name));
@@ -150,5 +242,20 @@ mod tests {
         assert_eq!(parameters_like(&job, &texts(&["userid:", "5"]), "user"), ["username:"]);
         assert!(parameters_like(&job, &texts(&["userid:"]), "").is_empty());
         assert_eq!(joined(&texts(&["x", "userid", ":", "5"])), ["x", "userid:", "5"]);
+    }
+
+    #[test]
+    fn options_between_the_words_are_passed_over() {
+        for (words, left) in [
+            (&["--dry-run", "x", "a:", "-5", "b"][..], Some(&["x", "a:", "-5", "b"][..])),
+            (&["--reason", "why", "-j", "x", ""], Some(&["x", ""])),
+            (&["-c", "x", "us"], Some(&["x", "us"])),
+            (&["--url", "https://a", "x"], Some(&["x"])),
+            (&["x", "--reason", "wh"], None),
+            (&[], None),
+        ] {
+            let left = left.map(texts);
+            assert_eq!(without_options(texts(words)), left, "{words:?}");
+        }
     }
 }

@@ -66,6 +66,16 @@ Exit status: 0 ok, 1 job failed, 2 usage or invalid parameter, 3 forbidden or no
 
 /// The whole program as clap sees it.
 pub fn root() -> clap::Command {
+    with(COMMANDS.iter().map(|command| (command.clap)()))
+}
+
+/// The program without the commands that nobody types.
+pub fn root_shown() -> clap::Command {
+    let commands = COMMANDS.iter().map(|command| (command.clap)());
+    with(commands.filter(|command| !command.is_hide_set()))
+}
+
+fn with(commands: impl Iterator<Item = clap::Command>) -> clap::Command {
     let root = Options::augment_args(clap::Command::new("tiebeam"))
         .version(env!("CARGO_PKG_VERSION"))
         .about(ABOUT)
@@ -74,7 +84,7 @@ pub fn root() -> clap::Command {
         .arg_required_else_help(true)
         .disable_help_subcommand(true)
         .max_term_width(100);
-    COMMANDS.iter().fold(root, |root, command| root.subcommand((command.clap)()))
+    commands.fold(root, clap::Command::subcommand)
 }
 
 /// Runs the command that was matched.

@@ -1,6 +1,7 @@
 //! One golden file per command and kind of output. `UPDATE_GOLDEN=1` writes them anew.
 
 use crate::replies;
+use clap_complete::Shell;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use tiebeam::cli::screen::Screen;
@@ -80,12 +81,10 @@ const GOLDEN: &[(&str, Rendering)] = &[
     }),
     ("logout", |s| s.value(&json!("logged out"))),
     ("verify", |s| verify::render(&replies::folder_report(), s)),
-    ("completion", |s| {
-        // The script does not depend on the screen; its own part is what can break.
-        let script = completion::script(clap_complete::Shell::Bash);
-        let (_, own) = script.split_once("_tiebeam_words() {").unwrap();
-        s.text(&format!("_tiebeam_words() {{{own}")).into_owned()
-    }),
+    // The scripts do not depend on the screen; our own parts of them are what can break.
+    ("completion", |s| s.text(completion::own_part(Shell::Bash)).into_owned()),
+    ("completion-zsh", |s| s.text(completion::own_part(Shell::Zsh)).into_owned()),
+    ("completion-fish", |s| s.text(completion::own_part(Shell::Fish)).into_owned()),
     ("error", failure),
 ];
 
