@@ -10,6 +10,7 @@ use futures_util::future::BoxFuture;
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
+use tiebeam_core::apply::incarnate::GAP;
 use tiebeam_core::apply::retention::TREE_EVERY;
 use tiebeam_core::proposal::{Body, Intent};
 use tiebeam_core::{Answer, Path, State, Tree, diff};
@@ -107,26 +108,26 @@ impl World for JobWorld {
             return Err(unknown());
         }
         let (mut tree, mut at) = self.nearest_tree(&state, revision)?;
-        if at - revision > LOOK_BACK_MAX {
-            return Err(unknown());
-        }
+        let mut steps = 0;
         while at > revision {
             let records = self.revisions(Some(at + 1), 256)?;
             for record in &records {
-                if record.result.result_revision != Some(at) {
+                if record.result.result_revision != Some(at) || steps > LOOK_BACK_MAX {
                     return Err(unknown());
                 }
                 if at == revision {
                     break;
                 }
                 tree = diff::undo(&tree, &record.change, at)?;
-                at -= 1;
+                at = before(at, record);
+                steps += 1;
             }
             if records.is_empty() {
                 return Err(unknown());
             }
         }
-        Ok(tree)
+        // One in the gap before a new incarnation never was.
+        if at == revision { Ok(tree) } else { Err(unknown()) }
     }
 
     fn node_facts(&self, node: u32) -> Value {
@@ -234,8 +235,11 @@ impl World for JobWorld {
 impl JobWorld {
     /// The nearest whole configuration at or above a revision: a full tree, or the newest one.
     fn nearest_tree(&self, state: &State, revision: u64) -> Result<(Tree, u64), JobError> {
-        let full = revision.next_multiple_of(TREE_EVERY);
-        if full < state.revision {
+        // The first revision of a new incarnation has a full tree, too, whatever lies before it.
+        for full in [revision.next_multiple_of(TREE_EVERY), revision.next_multiple_of(GAP)] {
+            if full >= state.revision {
+                continue;
+            }
             let found = facts::full_tree(&self.engine, full);
             let found = found.map_err(|error| failed("read the history", &error))?;
             if let Some(record) = found {
@@ -245,6 +249,11 @@ impl JobWorld {
         }
         Ok((state.config.clone(), state.revision))
     }
+}
+
+/// The revision before the one that this record made: a new incarnation leaves a gap.
+fn before(revision: u64, made: &JobRecord) -> u64 {
+    if revision.is_multiple_of(GAP) { made.scheduling.base_revision } else { revision - 1 }
 }
 
 /// Hands leadership to the first of these members that takes it; if none is named, to any voter
