@@ -82,7 +82,8 @@ impl Site {
         let certificate = self.issue(&identity, &key, now());
         // An address of its own: no other socket takes the port while the member is away.
         let [.., high, low] = SEEDS.fetch_add(1, Ordering::Relaxed).to_be_bytes();
-        let listener = std::net::TcpListener::bind(([127, 77, high, low], 0)).expect("a port");
+        let own = SocketAddr::from(([127, 77, high, low], 0));
+        let listener = std::net::TcpListener::bind(own).expect("a port");
         let address = listener.local_addr().expect("an address");
         Seed { identity, key, certificate, address }
     }
