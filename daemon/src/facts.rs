@@ -124,6 +124,8 @@ pub fn node(engine: &Engine, node: u32) -> Value {
         "history": {
             "oldest": engine.history.oldest(),
             "newest": engine.history.newest(),
+            "whole_from": engine.history.whole_from(),
+            "missing": engine.history.gap_records(),
             "durable": engine.history_thread.metrics().durable.load(Relaxed),
             "lag_records": lag_records,
             "lag_bytes": lag_bytes,
