@@ -286,7 +286,7 @@ mod tests {
             joining: false,
             since: 0,
         };
-        let members = [(11, member(11)), (12, member(12))].into_iter().collect();
+        let members = [(11_u32, member(11)), (12, member(12))].into_iter().collect();
         let mut state = State { members, ..State::default() };
         assert!(may_lead(&state, 11) && may_lead(&state, 12));
         let mut never = |node: u32| {
