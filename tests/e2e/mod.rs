@@ -9,6 +9,7 @@ mod completion;
 mod damaged;
 mod draining;
 mod endpoints;
+mod joining;
 mod kwargs;
 mod last_admin;
 mod restart;

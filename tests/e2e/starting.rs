@@ -36,21 +36,43 @@ fn dev_runs_a_command_against_a_cluster_and_ends_with_its_status() {
 }
 
 #[test]
-fn what_comes_later_is_refused_by_name() {
-    let dev = tiebeamd(&["dev", "--nodes", "3"]);
-    assert_ne!(dev.code, 0);
-    assert!(dev.err.contains("--nodes 3") || dev.err.contains("3 nodes"), "{}", dev.err);
-    assert!(dev.err.contains("not in this version"), "{}", dev.err);
-    for (name, arguments) in [
-        ("join", &["join", "--data", "/x", "--node-id", "12"][..]),
-        ("backup", &["backup", "--data", "/x"]),
-        ("restore", &["restore", "--data", "/x"]),
-        ("recover", &["recover", "--data", "/x", "--only-voter"]),
-    ] {
-        let ended = tiebeamd(arguments);
-        assert_eq!(ended.code, 2, "{name}");
-        let text = format!("`{name}` is not in this version");
-        assert!(ended.err.contains(&text), "{}", ended.err);
+fn dev_brings_three_nodes_up_and_starts_them_again() {
+    let (address, folder) = own_place();
+    // A port of its own: the addresses behind this one may be those of other tests.
+    let listen = format!("{}:20009", address.ip());
+    let data = folder.join("dev").display().to_string();
+    let options = ["dev", "--data", &data, "--listen", &listen, "--exec"];
+    let dev = |exec: &str| tiebeamd(&[&options[..], &[exec]].concat());
+    let url = r#"$(grep -o 'https://[^"]*' "$TIEBEAM_DEV" | tail -1)"#;
+    let call = r#"{"jsonrpc": "2.0", "id": 1, "method": "job_exec", "params": ["cluster_info"]}"#;
+    let ask = format!(
+        r#"curl -s --location-trusted --post302 --cacert "$TIEBEAM_CA" -d '{call}' \
+        -u "admin:$(cat "$TIEBEAM_PASSWORD_FILE")" "{url}/""#
+    );
+    for _ in 0..2 {
+        let ended = dev(&ask);
+        assert_eq!(ended.code, 0, "{}{}", ended.out, ended.err);
+        let answer = ended.out.lines().find(|line| line.starts_with('{')).expect("an answer");
+        let answer: Value = serde_json::from_str(answer).expect("JSON");
+        let members = &answer["result"]["result_output"]["members"];
+        let voter = Value::from("voter");
+        assert_eq!(members, &serde_json::json!({"11": voter, "12": voter, "13": voter}));
+        let dev: Value = serde_json::from_str(&read(&folder.join("dev/dev.json"))).expect("JSON");
+        assert_eq!(dev["nodes"].as_array().map(Vec::len), Some(3));
+        for node in dev["nodes"].as_array().into_iter().flatten() {
+            let address = node["url"].as_str().and_then(|url| url.strip_prefix("https://"));
+            let address = address.expect("an address");
+            assert!(std::net::TcpStream::connect(address).is_err(), "{address} is stopped");
+        }
+    }
+    std::fs::remove_dir_all(&folder).expect("the test's own folder");
+}
+
+#[test]
+fn dev_has_as_many_nodes_as_may_vote() {
+    for nodes in ["0", "8"] {
+        let ended = tiebeamd(&["dev", "--nodes", nodes]);
+        assert!(ended.code != 0 && ended.err.contains("from 1 to 7"), "{}", ended.err);
     }
 }
 

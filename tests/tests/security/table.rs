@@ -360,7 +360,7 @@ fn metrics(rank: Rank) -> u16 {
     }
 }
 
-const DOORS: [HttpDoor; 21] = [
+const DOORS: [HttpDoor; 23] = [
     HttpDoor { method: "POST", path: "/", status: login },
     HttpDoor { method: "POST", path: "/rpc2", status: login },
     HttpDoor { method: "POST", path: "/RPC2", status: login },
@@ -372,6 +372,9 @@ const DOORS: [HttpDoor; 21] = [
     HttpDoor { method: "GET", path: "/is_master", status: |_| 200 },
     HttpDoor { method: "GET", path: "/health/live", status: |_| 200 },
     HttpDoor { method: "GET", path: "/health/ready", status: |_| 200 },
+    // Open to everybody: what opens it is a token in the body, and a call is none.
+    HttpDoor { method: "POST", path: "/join", status: |_| 400 },
+    HttpDoor { method: "GET", path: "/join", status: |_| 405 },
     HttpDoor { method: "GET", path: "/ws", status: |_| 400 },
     HttpDoor { method: "GET", path: "/", status: |_| 405 },
     HttpDoor { method: "GET", path: "/rest", status: |_| 405 },
