@@ -8,6 +8,7 @@
 pub mod cluster;
 pub mod crash;
 pub mod door;
+pub mod failover;
 pub mod need;
 pub mod node;
 pub mod program;

@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
-use tiebeam_tests::{Options, TestNode, crash, shape, sim};
+use tiebeam_tests::{Options, TestNode, crash, failover, shape, sim};
 
 /// Runs what `cargo test` runs only in small.
 #[derive(Parser)]
@@ -22,6 +22,8 @@ enum Suite {
     Power(crash::Options),
     /// A real node whose files are damaged, case by case
     Flip(crash::Options),
+    /// Three nodes whose master is killed, paused and stopped under writing clients
+    Failover(failover::Options),
     /// Whether a call costs the same after many jobs that nobody waits for
     Shape {
         /// Jobs
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         Suite::Kill(options) => crash::Kind::Kill.execute(&options),
         Suite::Power(options) => crash::Kind::Power.execute(&options),
         Suite::Flip(options) => crash::Kind::Flip.execute(&options),
+        Suite::Failover(options) => options.execute(),
         Suite::Shape { jobs, connections } => shape(jobs, connections),
     }
 }

@@ -63,6 +63,7 @@ pub struct TestNode {
     pub password_file: PathBuf,
     options: Options,
     child: Option<Child>,
+    keep: bool,
 }
 
 impl TestNode {
@@ -106,6 +107,7 @@ impl TestNode {
             password_file,
             options,
             child: None,
+            keep: false,
         }
     }
 
@@ -145,6 +147,7 @@ impl TestNode {
             password_file: master.password_file.clone(),
             options,
             child: None,
+            keep: false,
         }
     }
 
@@ -322,6 +325,11 @@ impl TestNode {
         run(tiebeamd_command().arg("check").arg("--data").arg(&self.data), "")
     }
 
+    /// Leaves the folder behind, for whoever looks into a failure.
+    pub fn keep(&mut self) {
+        self.keep = true;
+    }
+
     /// The unix socket.
     pub fn socket(&self) -> PathBuf {
         self.data.join("tiebeam.sock")
@@ -428,7 +436,7 @@ impl Drop for TestNode {
         if let Some(mut child) = self.child.take() {
             stop(&mut child);
         }
-        if std::thread::panicking() {
+        if std::thread::panicking() || self.keep {
             eprintln!("the node's folder is kept: {}", self.folder.display());
             eprintln!("its log ends with:\n{}", self.log_tail());
         } else {

@@ -7,6 +7,7 @@ mod crash;
 mod docs;
 #[path = "../e2e/mod.rs"]
 mod e2e;
+mod failover;
 mod last_admin;
 mod readme;
 mod security;

@@ -96,6 +96,21 @@ impl Ledger {
         &self.ends
     }
 
+    /// Goes on from what is there now: jobs since the last round are of no interest.
+    ///
+    /// # Errors
+    /// The daemon does not answer.
+    pub async fn skip(&mut self, rpc: &Rpc) -> Result<(), Failure> {
+        self.newest = newest(rpc).await?;
+        self.revision = revision(rpc).await?;
+        Ok(())
+    }
+
+    /// The revision that last wrote a path, as far as acknowledged jobs tell; 0 if none did.
+    pub fn revision_of(&self, path: &str) -> u64 {
+        self.values.get(path).map_or(0, |(revision, _)| *revision)
+    }
+
     fn find(&mut self, what: String) {
         if self.findings.len() < FINDINGS_MAX {
             self.findings.push(what);

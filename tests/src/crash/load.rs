@@ -69,6 +69,21 @@ pub struct Call {
     pub seen: Seen,
 }
 
+impl Seen {
+    /// What an answer of `job_start` or `job_exec` says.
+    pub fn of(answer: &Value) -> Seen {
+        match (answer.as_str(), End::of(answer)) {
+            (Some(id), _) => Seen::Id(id.to_owned()),
+            (None, Some(end)) => Seen::End(end),
+            // A draining daemon says 5 and the id.
+            (None, None) => match answer["result_jobid"].as_str() {
+                Some(id) => Seen::Id(id.to_owned()),
+                None => Seen::Refused(format!("an answer that is no result: {answer}")),
+            },
+        }
+    }
+}
+
 impl Call {
     /// The arguments of `job_start` and `job_exec`.
     pub fn arguments(&self) -> Value {
@@ -100,7 +115,8 @@ impl Writer {
             let mut calls: Vec<Call> = Vec::new();
             let mut open: Option<usize> = None;
             while !stop.load(Ordering::Relaxed) {
-                let mut call = self.next(calls.len());
+                let key = format!("{}-{}-{}", self.round, self.number, calls.len());
+                let mut call = self.next(key);
                 let starts = open.is_none() && self.dice.below(START_EVERY) == 0;
                 let answered = make(&rpc, &mut call, starts).await;
                 calls.push(call);
@@ -119,8 +135,8 @@ impl Writer {
         })
     }
 
-    fn next(&mut self, count: usize) -> Call {
-        let key = format!("{}-{}-{count}", self.round, self.number);
+    /// The next call, under this key.
+    pub fn next(&mut self, key: String) -> Call {
         let (job, params) = match &self.marks {
             Some(marks) if self.dice.below(COMMAND_EVERY) == 0 => {
                 ("command_run", command(&key, marks, &mut self.dice))
@@ -167,15 +183,7 @@ async fn make(rpc: &Rpc, call: &mut Call, starts: bool) -> bool {
     let method = if starts { "job_start" } else { "job_exec" };
     match rpc.call(method, call.arguments()).await {
         Ok(answer) => {
-            call.seen = match (answer.as_str(), End::of(&answer)) {
-                (Some(id), _) => Seen::Id(id.to_owned()),
-                (None, Some(end)) => Seen::End(end),
-                // A draining daemon says 5 and the id.
-                (None, None) => match answer["result_jobid"].as_str() {
-                    Some(id) => Seen::Id(id.to_owned()),
-                    None => Seen::Refused(format!("an answer that is no result: {answer}")),
-                },
-            };
+            call.seen = Seen::of(&answer);
             true
         }
         Err(CallError::Refused { code: -32010, .. } | CallError::Unanswered(_)) => false,

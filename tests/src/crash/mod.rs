@@ -14,8 +14,8 @@ pub mod ledger;
 pub mod load;
 pub mod power;
 pub mod processes;
-pub mod rpc;
 mod rounds;
+pub mod rpc;
 pub mod subject;
 
 pub use flip::bit_flips;
