@@ -1,10 +1,10 @@
 //! The leanest HTTP/1.1 client over TLS: one connection, one request at a time, so that what is
 //! measured is the subject.
 
-use crate::node::Subject;
 use base64::Engine;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
+use std::path::Path;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -20,10 +20,10 @@ pub struct Connector {
 }
 
 impl Connector {
-    /// Connections to this subject, as admin.
-    pub fn new(subject: &Subject) -> Connector {
+    /// Connections to this address, as admin.
+    pub fn new(address: std::net::SocketAddr, data: &Path, password: &str) -> Connector {
         let mut roots = rustls::RootCertStore::empty();
-        let pem = std::fs::read(subject.data.join("keys/ca.crt")).expect("init wrote the CA");
+        let pem = std::fs::read(data.join("keys/ca.crt")).expect("init or join wrote the CA");
         for certificate in CertificateDer::pem_slice_iter(&pem) {
             roots.add(certificate.expect("PEM")).expect("a CA");
         }
@@ -34,21 +34,26 @@ impl Connector {
             .with_root_certificates(roots);
         let tls = TlsConnector::from(Arc::new(config.with_no_client_auth()));
         let login =
-            base64::engine::general_purpose::STANDARD.encode(format!("admin:{}", subject.password));
-        Connector { tls, address: subject.address, login }
+            base64::engine::general_purpose::STANDARD.encode(format!("admin:{password}"));
+        Connector { tls, address, login }
     }
 
     /// One connection.
     pub async fn connect(&self) -> Connection {
-        let stream = TcpStream::connect(self.address).await.expect("the node listens");
-        stream.set_nodelay(true).expect("TCP");
+        self.try_connect().await.expect("the node listens and speaks TLS")
+    }
+
+    /// One connection to a node that may be down.
+    pub async fn try_connect(&self) -> std::io::Result<Connection> {
+        let stream = TcpStream::connect(self.address).await?;
+        stream.set_nodelay(true)?;
         let name = ServerName::IpAddress(self.address.ip().into());
-        let stream = self.tls.connect(name, stream).await.expect("TLS");
+        let stream = self.tls.connect(name, stream).await?;
         let head = format!(
             "POST / HTTP/1.1\r\nHost: {}\r\nAuthorization: Basic {}\r\nContent-Length: ",
             self.address, self.login
         );
-        Connection { stream, head, buffer: Vec::with_capacity(16 << 10) }
+        Ok(Connection { stream, head, buffer: Vec::with_capacity(16 << 10) })
     }
 }
 
@@ -62,34 +67,45 @@ pub struct Connection {
 impl Connection {
     /// Sends a body, returns the answer's body.
     pub async fn post(&mut self, body: &str) -> &[u8] {
+        self.try_post(body).await.expect("the node answers")
+    }
+
+    /// The same with a node that may go away.
+    pub async fn try_post(&mut self, body: &str) -> std::io::Result<&[u8]> {
         let request = format!("{}{}\r\n\r\n{body}", self.head, body.len());
-        self.stream.write_all(request.as_bytes()).await.expect("the node reads");
-        self.stream.flush().await.expect("the node reads");
+        self.stream.write_all(request.as_bytes()).await?;
+        self.stream.flush().await?;
         self.answer().await
     }
 
+    /// Whether the last answer had status 200.
+    pub fn was_ok(&self) -> bool {
+        self.buffer.starts_with(b"HTTP/1.1 200")
+    }
+
     /// Reads one answer and returns its body.
-    async fn answer(&mut self) -> &[u8] {
+    async fn answer(&mut self) -> std::io::Result<&[u8]> {
         self.buffer.clear();
         loop {
-            let read = self.stream.read_buf(&mut self.buffer).await.expect("the node answers");
-            assert!(read > 0, "the node closed the connection");
+            if self.stream.read_buf(&mut self.buffer).await? == 0 {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
             if let Some((start, length)) = frame(&self.buffer)
                 && self.buffer.len() >= start + length
             {
-                return &self.buffer[start..start + length];
+                return Ok(&self.buffer[start..start + length]);
             }
         }
     }
 
     /// The body of a GET, as text.
-    pub async fn get(&mut self, path: &str) -> String {
+    pub async fn try_get(&mut self, path: &str) -> std::io::Result<String> {
         let head = self.head.replacen("POST /", &format!("GET {path}"), 1);
         let head = head.trim_end_matches("Content-Length: ").to_owned();
         let request = format!("{head}\r\n");
-        self.stream.write_all(request.as_bytes()).await.expect("the node reads");
-        self.stream.flush().await.expect("the node reads");
-        String::from_utf8_lossy(self.answer().await).into_owned()
+        self.stream.write_all(request.as_bytes()).await?;
+        self.stream.flush().await?;
+        Ok(String::from_utf8_lossy(self.answer().await?).into_owned())
     }
 
     /// Calls a method and returns its result.

@@ -118,7 +118,7 @@ pub async fn run(connector: &Connector, load: Load, clients: usize, length: Dura
 /// The counter of the raft log's syncs.
 async fn syncs(connector: &Connector) -> f64 {
     let mut connection = connector.connect().await;
-    let text = connection.get("/metrics").await;
+    let text = connection.try_get("/metrics").await.expect("the node answers");
     let line = text.lines().find_map(|line| line.strip_prefix("tiebeam_log_syncs_total "));
     line.and_then(|value| value.trim().parse().ok()).unwrap_or(0.0)
 }

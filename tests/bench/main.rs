@@ -51,7 +51,7 @@ async fn main() {
     rustls::crypto::ring::default_provider().install_default().expect("no other provider");
     let (listen, data) = (&arguments.listen, arguments.data.clone());
     let subject = node::Subject::start(listen, data, arguments.tiebeamd.clone());
-    let connector = client::Connector::new(&subject);
+    let connector = client::Connector::new(subject.address, &subject.data, &subject.password);
     node::fill(&connector, arguments.lines).await;
     let rss = subject.rss_kib();
     println!("idle RSS with {} lines: {:.1} MB", arguments.lines, rss as f64 / 1024.0);
