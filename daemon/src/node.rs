@@ -2,7 +2,7 @@
 //!
 //! Start: lock the folder, load keys and settings, load the newest snapshot, open the history and
 //! the log, start the threads, wait until what was committed is applied, then listen. Stop (ruling
-//! 1): close the listeners, let every open request get its answer, hand over, sync, exit 0.
+//! 1): close the listeners, hand over, let every open request get its answer, sync, exit 0.
 
 use crate::assembly::{Parts, assemble};
 use crate::certificates::{self, CertificatesError};
@@ -16,7 +16,7 @@ use crate::host::HostError;
 use crate::hygiene::{self, HygieneError};
 use crate::identity::{Identity, IdentityError};
 use crate::keys::{KeyError, Keys};
-use crate::pipeline::{agent, conductor};
+use crate::pipeline::{agent, conductor, world};
 use crate::service::Node;
 use crate::settings::{Settings, SettingsError};
 use crate::threads::raft::ToRaft;
@@ -27,7 +27,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tiebeam_core::proposal::Body;
 use tiebeam_replica::recovery::RecoveryError;
 use tokio::net::TcpListener;
@@ -41,6 +41,8 @@ const AUDIT_EVERY: Duration = Duration::from_secs(5);
 const MEASURE_EVERY: Duration = Duration::from_secs(1);
 /// Longest wait for a first leader at the start.
 const FIRST_LEADER_WAIT: Duration = Duration::from_secs(10);
+/// Time for answers that were given to members at the very end to leave this node.
+const LAST_ANSWERS_WAIT: Duration = Duration::from_millis(100);
 
 /// Why a node does not run.
 #[derive(Debug, thiserror::Error)]
@@ -198,10 +200,23 @@ async fn serve(
     }
     engine.stop.cancel();
     // Who waits for a call to end is better served by the next master.
-    parts.replica.hand_over().await;
+    if engine.board.state().voters().count() > 1 {
+        parts.replica.hand_over().await;
+    }
     front.drain().await;
     stop(parts).await;
     Ok(())
+}
+
+/// Gives leadership to another voter, if there is one that takes it.
+async fn hand_over(engine: &Engine) {
+    let successors = keeper::successors(&engine.cluster, &engine.board.state());
+    if !engine.role.borrow().leads || successors.is_empty() {
+        return;
+    }
+    let begun = Instant::now();
+    let given = world::hand_over(engine, &[]).await.is_ok();
+    tracing::info!(given, took_ms = begun.elapsed().as_millis(), "leadership handed over");
 }
 
 /// Tells systemd what this node is, as it changes (ruling 45).
@@ -423,8 +438,13 @@ fn reload(engine: &Engine, flags: &[(&str, String)]) {
 
 /// The way down, after the front has drained.
 async fn stop(parts: Parts) {
-    let Parts { engine, replica, history, job_files, .. } = parts;
+    let Parts { engine, replica, history, job_files, peers_end, .. } = parts;
     propose_audit(&engine, engine.auth.drain_audit_all()).await;
+    if !engine.cluster.others().is_empty() {
+        // Calls that other nodes passed on were answered when the drain began.
+        tokio::time::sleep(LAST_ANSWERS_WAIT).await;
+    }
+    peers_end.cancel();
     let ended = tokio::task::spawn_blocking(move || {
         replica.stop();
         job_files.stop();

@@ -344,11 +344,17 @@ impl RaftThread {
     fn send(&mut self, messages: &[Envelope]) {
         for message in messages {
             let to = message.to();
+            let sent = self.outbox.send(to, message.encode());
+            // A message that is lost is sent again, but for the offer of a snapshot: raft waits
+            // for what became of it.
             if message.snapshot().is_some() {
-                self.offered.insert(to, Instant::now());
+                match sent {
+                    true => drop(self.offered.insert(to, Instant::now())),
+                    false => {
+                        self.node.receive(Input::SnapshotSent { peer: to, delivered: false });
+                    }
+                }
             }
-            // A message that is lost is sent again; the outbox tells who cannot be reached.
-            self.outbox.send(to, message.encode());
         }
     }
 
