@@ -6,7 +6,7 @@
 
 use crate::assembly::{Parts, assemble};
 use crate::certificates::{self, CertificatesError};
-use crate::cluster::{catch_up, install, keeper};
+use crate::cluster::{catch_up, install, keeper, remote};
 use crate::damaged::Damaged;
 use crate::engine::Engine;
 use crate::front::tls::TlsState;
@@ -26,6 +26,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 use tiebeam_core::proposal::Body;
@@ -37,6 +38,9 @@ use tokio::signal::unix::{SignalKind, signal};
 pub const SOCKET: &str = "tiebeam.sock";
 /// How often collected audit facts are proposed.
 const AUDIT_EVERY: Duration = Duration::from_secs(5);
+/// How often they are offered to a master, and the pause between two times.
+const AUDIT_TRIES: u32 = 6;
+const AUDIT_AGAIN: Duration = Duration::from_millis(500);
 /// How often the room on the disk is measured.
 const MEASURE_EVERY: Duration = Duration::from_secs(1);
 /// Longest wait for a first leader at the start.
@@ -200,9 +204,7 @@ async fn serve(
     }
     engine.stop.cancel();
     // Who waits for a call to end is better served by the next master.
-    if engine.board.state().voters().count() > 1 {
-        parts.replica.hand_over().await;
-    }
+    hand_over(&engine).await;
     front.drain().await;
     stop(parts).await;
     Ok(())
@@ -377,7 +379,9 @@ fn spawn_tasks(engine: &Arc<Engine>, raft: &Sender<ToRaft>) {
 async fn measure_space(engine: Arc<Engine>) {
     loop {
         let disk = engine.settings.load().disk.clone();
-        if engine.space.measure(&disk) {
+        let given_back = engine.space.measure(&disk);
+        engine.metrics.short_of_room.store(!engine.space.is_enough(), Ordering::Relaxed);
+        if given_back {
             // The log before a snapshot can go; and whoever has room should be the master.
             engine.proposer.take_snapshot();
             engine.proposer.transfer(None);
@@ -403,9 +407,13 @@ async fn propose_audit(engine: &Engine, facts: Vec<tiebeam_proto::record::AuditR
     if facts.is_empty() {
         return;
     }
-    if let Err(error) = engine.proposer.propose(Body::Audit(facts)).await {
-        tracing::warn!(error = %report::chain(&error), "audit facts are lost");
+    for _ in 0..AUDIT_TRIES {
+        if remote::propose(engine, Body::Audit(facts.clone())).await {
+            return;
+        }
+        tokio::time::sleep(AUDIT_AGAIN).await;
     }
+    tracing::warn!(count = facts.len(), "audit facts are lost: there is no master to tell");
 }
 
 /// Waits for SIGTERM or Ctrl-C; SIGHUP calls `reload`.
