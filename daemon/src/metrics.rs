@@ -9,7 +9,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// A counter by how jobs ended.
@@ -34,6 +34,8 @@ pub struct Metrics {
     pub log_syncs: AtomicU64,
     /// Groups written to the raft log.
     pub log_groups: AtomicU64,
+    /// Whether room on the disk is short: then no spare segment of the log is filled.
+    pub short_of_room: AtomicBool,
     /// Snapshots taken.
     pub snapshots: Counter,
     /// How far running jobs are.

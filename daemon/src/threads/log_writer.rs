@@ -40,7 +40,8 @@ pub fn run(
             match queue.recv_timeout(QUIET) {
                 Ok(work) => work,
                 Err(RecvTimeoutError::Timeout) => {
-                    more_to_prepare = prepare(&mut log);
+                    let room = !metrics.short_of_room.load(Ordering::Relaxed);
+                    more_to_prepare = room && prepare(&mut log);
                     continue;
                 }
                 Err(RecvTimeoutError::Disconnected) => return,

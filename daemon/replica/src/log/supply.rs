@@ -105,8 +105,10 @@ impl Supply {
             .write_at(filling.file, filling.filled, &vec![0; part as usize])
             .and_then(|()| disk.sync(filling.file));
         if let Err(error) = filled {
-            // Begun anew with the next step: after a failed sync nothing is known of the file.
+            // Begun anew with the next step: after a failed sync nothing is known of the file. On a
+            // full disk what it took is needed for more than a spare.
             disk.close(filling.file);
+            let _ = disk.remove(&filling.path);
             return Err(error);
         }
         filling.filled += part;
