@@ -53,6 +53,9 @@ pub struct Node {
     raw: RawNode<Tail>,
     membership: Membership,
     unpersisted: VecDeque<Unpersisted>,
+    /// What the shell applied last. A snapshot may be applied before the log has begun anew behind
+    /// it; raft is told when it has.
+    applied: u64,
     groups: u64,
     ready_number: u64,
     /// A commit index that no group has carried yet. Nothing depends on its being durable, so it
@@ -99,6 +102,7 @@ impl Node {
             raw,
             membership,
             unpersisted: VecDeque::new(),
+            applied: 0,
             groups: 0,
             ready_number: 0,
             commit_unwritten: None,
@@ -333,16 +337,25 @@ impl Node {
             self.raw.on_persist_ready(ready);
         }
         self.send(messages);
+        self.tell_applied();
         self.lead_if_alone();
     }
 
     fn applied(&mut self, index: u64) {
         let first = self.conf_waiting.first_key_value().map(|(index, _)| *index);
         assert!(first.is_none_or(|first| first > index), "ConfApplied comes before Applied");
-        if index > self.raw.raft.raft_log.applied {
+        self.applied = self.applied.max(index);
+        self.tell_applied();
+        self.lead_if_alone();
+    }
+
+    /// Tells raft what is applied, as far as it is persisted: more would be a panic there.
+    fn tell_applied(&mut self) {
+        let log = &self.raw.raft.raft_log;
+        let index = self.applied.min(log.persisted);
+        if index > log.applied {
             self.raw.advance_apply_to(index);
         }
-        self.lead_if_alone();
     }
 
     fn conf_applied(&mut self, index: u64, accepted: bool) {

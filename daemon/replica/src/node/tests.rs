@@ -531,3 +531,31 @@ fn a_node_that_must_not_lead_asks_for_no_vote() {
     bus.tick(40);
     assert_ne!(bus.leader(), Some(1));
 }
+
+#[test]
+fn a_snapshot_may_be_applied_before_it_is_persisted() {
+    let membership = Membership::of_voters([1, 2, 3]);
+    let mut node = Node::new(settings(1), start(membership.clone())).unwrap();
+    let mut offer = eraftpb::Message::default();
+    offer.set_msg_type(MessageType::MsgSnapshot);
+    (offer.from, offer.to, offer.term) = (2, 1, 2);
+    let mut snapshot = eraftpb::Snapshot::default();
+    let metadata = snapshot.mut_metadata();
+    (metadata.index, metadata.term) = (50, 2);
+    metadata.mut_conf_state().voters = membership.voters.iter().copied().collect();
+    offer.set_snapshot(snapshot);
+    let bytes = Bytes::from(offer.write_to_bytes().unwrap());
+    let outputs = node.step(Input::Message { from: 2, bytes });
+    let group = outputs.iter().find_map(|one| match one {
+        Output::Persist(group) => Some(group),
+        _ => None,
+    });
+    let group = group.expect("the log begins anew");
+    assert_eq!(group.reset, Some(Mark { index: 50, term: 2 }));
+    // State is there at once; the log's writer still waits for its disk.
+    node.step(Input::Applied { index: 50 });
+    assert_eq!(node.status().applied, 1);
+    let outputs = node.step(Input::Persisted { group: group.number });
+    assert!(outputs.iter().any(|one| matches!(one, Output::Send(_))), "{outputs:?}");
+    assert_eq!(node.status().applied, 50);
+}
