@@ -12,6 +12,7 @@ pub mod certificates;
 pub mod check;
 pub mod cluster;
 pub mod damaged;
+pub mod debug;
 pub mod dev;
 pub mod disk;
 pub mod durable;

@@ -51,7 +51,7 @@ pub(crate) fn priority(text: &str) -> Option<&'static str> {
 }
 
 /// Whether a text can be a syslog identifier.
-pub(crate) fn is_tag(text: &str) -> bool {
+pub(crate) fn is_identifier(text: &str) -> bool {
     (1..=64).contains(&text.len())
         && text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
         && text.chars().all(|c| c.is_ascii_alphanumeric() || "_.@:/-".contains(c))
@@ -73,7 +73,7 @@ pub(crate) fn argv(run: &Run) -> Vec<String> {
     argv.push(format!("--since={since}"));
     argv.extend(time("stop_time").map(|stop| format!("--until=@{stop}")));
     argv.extend(run.text("error_level").and_then(priority).map(|p| format!("--priority={p}")));
-    argv.extend(run.text("tag").map(|tag| format!("--identifier={tag}")));
+    argv.extend(run.text("identifier").map(|name| format!("--identifier={name}")));
     let units = run.texts("services");
     argv.extend(units.iter().filter_map(|s| systemctl::unit(s)).map(|u| format!("--unit={u}")));
     argv
@@ -96,6 +96,6 @@ mod tests {
             assert_eq!(interval(bad), None, "{bad}");
         }
         assert_eq!((priority("WARN"), priority("9")), (Some("warning"), None));
-        assert!(is_tag("sshd") && !is_tag("-x") && !is_tag(""));
+        assert!(is_identifier("sshd") && !is_identifier("-x") && !is_identifier(""));
     }
 }

@@ -26,6 +26,7 @@ mod config_schema_set;
 mod config_set;
 mod config_wait;
 mod db_list;
+mod debug_collect;
 pub mod error;
 mod general_settings;
 mod group_create;
@@ -116,6 +117,7 @@ pub static JOBS: &[&Job] = &[
     &config_set::JOB,
     &config_wait::JOB,
     &db_list::JOB,
+    &debug_collect::JOB,
     &general_settings::JOB,
     &group_create::JOB,
     &group_delete::JOB,

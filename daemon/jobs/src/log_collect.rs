@@ -2,7 +2,7 @@
 
 use crate::batch::{Batches, End, on_nodes};
 use crate::error::{invalid, within};
-use crate::journal::{self, interval, is_tag, priority, seconds};
+use crate::journal::{self, interval, is_identifier, priority, seconds};
 use crate::{CommandWish, Job, JobError, Run, nodes, systemctl};
 use serde_json::{Value, json};
 use tiebeam_core::declaration::{Declaration, Param, Params, Type, Way};
@@ -16,8 +16,8 @@ pub(crate) static JOB: Job = Job {
         description: "Asks each node's journal (`journalctl`). Times are `2026-11-20 04:05:06`, in \
                       UTC, or RFC 3339. Without `start_time` it looks back `default_interval`: \
                       seconds, or `1w 2d 3h 4m 5s`. `error_level` is the least severity: ERR, \
-                      WARN, NOTICE, INFO, or systemd's own names. `tag` is a syslog identifier. \
-                      Returns `{node: {lines, truncated}}`. Always leaves a record.",
+                      WARN, NOTICE, INFO, or systemd's own names. Returns `{node: {lines, \
+                      truncated}}`. Always leaves a record.",
         way: Way::Long,
         params: &[
             Param::must("services", Type::Lines, "units: [sshd, chronyd]"),
@@ -26,7 +26,8 @@ pub(crate) static JOB: Job = Job {
             Param::may("stop_time", Type::Line, "the latest time"),
             Param::may("default_interval", Type::IntOrLine, "how far back; 1h if not given"),
             Param::may("error_level", Type::Line, "the least severity: ERR, WARN, NOTICE, INFO"),
-            Param::may("tag", Type::Line, "only lines with this syslog identifier"),
+            Param::may("identifier", Type::Line, "only lines with this syslog identifier"),
+            Param::may("tag", Type::Line, "to go on behind the last call: not in this version"),
             Param::may("timeout_s", Type::Int, "seconds per node, 1 to 3600; 60 if not given"),
         ],
         examples: &[
@@ -66,8 +67,13 @@ fn check(params: &Params) -> Result<(), RpcError> {
         let error = invalid("error_level", "`error_level` must be the name of a severity");
         return Err(error.hint("ERR, WARN, NOTICE or INFO"));
     }
-    if wrong("tag", &is_tag) {
-        return Err(invalid("tag", "`tag` must be a syslog identifier: letters, digits, _.@:/-"));
+    if wrong("identifier", &is_identifier) {
+        let text = "`identifier` must be a syslog identifier: letters, digits, _.@:/-";
+        return Err(invalid("identifier", text));
+    }
+    if params.contains_key("tag") {
+        let error = invalid("tag", "`tag`, to go on behind the last call, is not in this version");
+        return Err(error.hint("give the last call's end as `start_time`"));
     }
     within(params, "timeout_s", 1..=3600)
 }

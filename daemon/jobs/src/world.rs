@@ -84,6 +84,30 @@ pub struct CertificateOffer {
     pub force: bool,
 }
 
+/// What `debug_collect` wants gathered.
+#[derive(Clone, Debug)]
+pub struct DebugWish {
+    /// Of which nodes.
+    pub nodes: Vec<u32>,
+    /// From then on; a day back, if nobody says.
+    pub from: Option<Time>,
+    /// Up to then; now, if nobody says.
+    pub to: Option<Time>,
+    /// Seconds that a node gets to answer.
+    pub timeout_s: u64,
+}
+
+/// What was gathered.
+#[derive(Clone, Debug)]
+pub struct DebugFound {
+    /// The archive, on the master.
+    pub file: String,
+    /// Its size.
+    pub bytes: u64,
+    /// Nodes that are not in it, and why.
+    pub failed: Vec<(u32, String)>,
+}
+
 /// The outside of a job function.
 pub trait World: Send + Sync {
     /// The node this runs on and its term as master.
@@ -142,6 +166,8 @@ pub trait World: Send + Sync {
     /// more, the job goes on on the new master from its start, and whatever this run comes to is
     /// lost.
     fn hand_over(&self, to: &[u32]) -> BoxFuture<'static, Result<(), JobError>>;
+    /// Gathers what helps to find a fault into one archive, without secrets.
+    fn collect_debug(&self, wish: DebugWish) -> BoxFuture<'static, Result<DebugFound, JobError>>;
     /// Tells how far the job is; best effort.
     fn progress(&self, percent: u8, text: &str);
 }

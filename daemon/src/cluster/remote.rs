@@ -216,6 +216,23 @@ pub async fn facts(cluster: &Cluster, member: u64) -> Result<Value, RemoteError>
     Ok(serde_json::from_slice(&body).unwrap_or_default())
 }
 
+/// What helps to find a fault on a member, of that time.
+///
+/// # Errors
+/// It does not answer.
+pub async fn debug(
+    cluster: &Cluster,
+    member: u64,
+    (from, to): (Time, Time),
+    limit: Duration,
+) -> Result<crate::debug::Bundle, RemoteError> {
+    let body = cluster.ask(member, get(format!("/debug/{}/{}", from.0, to.0)), limit).await?;
+    serde_json::from_slice(&body).map_err(|_| RemoteError::Status {
+        status: 200,
+        text: "what it told cannot be read".to_owned(),
+    })
+}
+
 /// The key of the cluster's authority, which only a voter is given (ruling 21).
 ///
 /// # Errors

@@ -21,6 +21,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock, Weak};
 use tiebeam_core::proposal::{Body, Proposal};
+use tiebeam_proto::time::Time;
 use tiebeam_proto::{ErrorCode, Params, RpcError};
 use tiebeam_replica::recovery::SNAPSHOT_FOLDER;
 use tiebeam_replica::snapshot::{CHUNK_BYTES, snapshot_path};
@@ -108,6 +109,7 @@ async fn answer(engine: Arc<Engine>, from: PeerId, request: Request<Incoming>) -
         }
         (&Method::GET, ["snapshot", index, at]) => snapshot(&engine, index, at).await,
         (&Method::GET, ["history", first, last]) => history(&engine, first, last).await,
+        (&Method::GET, ["debug", from, to]) => debug(&engine, from, to).await,
         (&Method::GET, ["ca-key"]) => ca_key(&engine, from),
         _ => refuse(StatusCode::NOT_FOUND, "this version does not know that request"),
     }
@@ -214,6 +216,22 @@ async fn history(engine: &Arc<Engine>, first: &str, last: &str) -> PeerAnswer {
     match page.await {
         Ok(Ok(page)) => plain(StatusCode::OK, page),
         _ => refuse(StatusCode::NOT_FOUND, "these records cannot be read here"),
+    }
+}
+
+/// What helps to find a fault here.
+async fn debug(engine: &Arc<Engine>, from: &str, to: &str) -> PeerAnswer {
+    let (Ok(from), Ok(to)) = (from.parse(), to.parse()) else {
+        return refuse(StatusCode::BAD_REQUEST, "the times are numbers");
+    };
+    let teller = engine.clone();
+    let told = tokio::task::spawn_blocking(move || {
+        let bundle = crate::debug::of_node(&teller, Time(from), Time(to));
+        serde_json::to_vec(&bundle).unwrap_or_default()
+    });
+    match told.await {
+        Ok(told) => plain(StatusCode::OK, told),
+        Err(_) => refuse(StatusCode::INTERNAL_SERVER_ERROR, "it failed here"),
     }
 }
 

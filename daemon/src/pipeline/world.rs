@@ -16,7 +16,8 @@ use tiebeam_core::proposal::{Body, Intent};
 use tiebeam_core::{Answer, Path, State, Tree, diff};
 use tiebeam_jobs::JobError;
 use tiebeam_jobs::world::{
-    CertificateOffer, CheckedCertificate, CommandWish, DerivedSecret, SealedSecret, World,
+    CertificateOffer, CheckedCertificate, CommandWish, DebugFound, DebugWish, DerivedSecret,
+    SealedSecret, World,
 };
 use tiebeam_proto::canonical;
 use tiebeam_proto::record::{CommandRecord, JobRecord};
@@ -225,6 +226,12 @@ impl World for JobWorld {
         Box::pin(async move { hand_over(&engine, &to).await })
     }
 
+    fn collect_debug(&self, wish: DebugWish) -> BoxFuture<'static, Result<DebugFound, JobError>> {
+        let engine = self.engine.clone();
+        let job = self.facts.live.as_ref().map_or_else(String::new, |(_, id)| id.clone());
+        Box::pin(async move { crate::debug::collect(&engine, &job, wish).await })
+    }
+
     fn progress(&self, percent: u8, text: &str) {
         if let Some((_, id)) = &self.facts.live {
             self.engine.metrics.progress.note(id, percent, text);
@@ -259,7 +266,10 @@ fn before(revision: u64, made: &JobRecord) -> u64 {
 /// Hands leadership to the first of these members that takes it; if none is named, to any voter
 /// that can. One that has just become a voter may not be ready to lead yet, so there is a second
 /// round.
-async fn hand_over(engine: &Engine, to: &[u32]) -> Result<(), JobError> {
+///
+/// # Errors
+/// Nobody takes it.
+pub async fn hand_over(engine: &Engine, to: &[u32]) -> Result<(), JobError> {
     let state = engine.board.state();
     let voter = |node: &u32| state.members.get(node).filter(|m| m.voter).map(|m| m.raft_id);
     let tries: Vec<u64> = match to {

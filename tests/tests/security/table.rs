@@ -106,7 +106,7 @@ enum Who {
     OrSelf(&'static str),
 }
 
-const JOBS: [(&str, Who); 53] = [
+const JOBS: [(&str, Who); 54] = [
     ("cert_info", Who::Administrators),
     ("cert_update", Who::Administrators),
     ("cluster_info", Who::Everybody),
@@ -122,6 +122,7 @@ const JOBS: [(&str, Who); 53] = [
     ("config_set", Who::Administrators),
     ("config_wait", Who::Administrators),
     ("db_list", Who::Everybody),
+    ("debug_collect", Who::Administrators),
     ("general_settings", Who::Administrators),
     ("group_create", Who::Administrators),
     ("group_delete", Who::Administrators),

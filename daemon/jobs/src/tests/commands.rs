@@ -169,7 +169,7 @@ fn a_service_is_told_after_it_was_started() {
 fn nothing_odd_reaches_journalctl() {
     let mut cluster = Cluster::new();
     let params = json!({"services": "web", "nodes": 11, "stop_time": "2026-11-20 04:00:00",
-        "default_interval": "1h 30m", "error_level": "WARN", "tag": "web"});
+        "default_interval": "1h 30m", "error_level": "WARN", "identifier": "web"});
     let ended = cluster.exec("root", "log_collect", params).ok();
     assert_eq!(ended.output["11"]["lines"], json!(["done"]));
     let expected = [
@@ -191,7 +191,8 @@ fn nothing_odd_reaches_journalctl() {
         ("start_time", json!("yesterday; rm")),
         ("default_interval", json!("-1h")),
         ("error_level", json!("--x")),
-        ("tag", json!("--x")),
+        ("identifier", json!("--x")),
+        ("tag", json!("mine")),
     ] {
         let mut params = json!({"services": ["web"]});
         params[key] = value;

@@ -296,3 +296,19 @@ fn retention_is_three_settings() {
     let wrong = cluster.refusal("job_retention", json!({"keep_days": 0}));
     assert_eq!(wrong.field.as_deref(), Some("keep_days"));
 }
+
+#[test]
+fn an_archive_without_a_node_is_told_as_a_failure() {
+    let cluster = three();
+    let wish = json!({"nodes": [11, 12], "start_date": "1970-01-01 00:00:02"});
+    let whole = plan(&cluster, "debug_collect", wish.clone());
+    let file = "/debug/Some(2000000)-None";
+    let told = json!({"file": file, "node": 11, "bytes": 7, "nodes": {"11": "ok", "12": "ok"}});
+    assert_eq!(whole.output, Some(told));
+    cluster.world.silent.lock().unwrap().push(12);
+    let part = plan(&cluster, "debug_collect", wish);
+    ended(&part, Failed, "without node 12");
+    assert_eq!(part.output.unwrap()["nodes"], json!({"11": "ok", "12": "no answer"}));
+    let wrong = cluster.refusal("debug_collect", json!({"end_date": "yesterday"}));
+    assert_eq!(wrong.field.as_deref(), Some("end_date"));
+}

@@ -1,7 +1,9 @@
 //! A world that does what it was told: commands by a script, history by hand.
 
 use crate::error::JobError;
-use crate::world::{CertificateOffer, CheckedCertificate, DerivedSecret, SealedSecret};
+use crate::world::{
+    CertificateOffer, CheckedCertificate, DebugFound, DebugWish, DerivedSecret, SealedSecret,
+};
 use crate::{CommandWish, World};
 use futures_util::future::{BoxFuture, ready};
 use serde_json::{Value, json};
@@ -179,6 +181,14 @@ impl World for FakeWorld {
     fn hand_over(&self, to: &[u32]) -> BoxFuture<'static, Result<(), JobError>> {
         self.handed.lock().unwrap().push(to.to_vec());
         Box::pin(ready(Ok(())))
+    }
+
+    fn collect_debug(&self, wish: DebugWish) -> BoxFuture<'static, Result<DebugFound, JobError>> {
+        let silent = self.silent.lock().unwrap();
+        let failed = wish.nodes.iter().filter(|node| silent.contains(*node));
+        let failed = failed.map(|node| (*node, "no answer".to_owned())).collect();
+        let file = format!("/debug/{:?}-{:?}", wish.from.map(|t| t.0), wish.to.map(|t| t.0));
+        Box::pin(ready(Ok(DebugFound { file, bytes: 7, failed })))
     }
 
     fn progress(&self, percent: u8, _: &str) {
