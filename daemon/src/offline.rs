@@ -27,13 +27,12 @@ pub struct CheckArguments {
 
 /// Get a cluster going again that cannot help itself; the node must be stopped
 #[derive(clap::Args)]
-#[group(id = "way", required = true, multiple = false, args = ["only_voter", "skip_entry"])]
 pub struct RecoverArguments {
     /// The data folder
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
     /// The quorum is lost for good: this node becomes the only member
-    #[arg(long)]
+    #[arg(long, required_unless_present = "skip_entry", conflicts_with = "skip_entry")]
     only_voter: bool,
     /// No member can apply this entry: pass over it; to be done on every member
     #[arg(long, value_name = "INDEX")]
