@@ -44,6 +44,8 @@ pub struct Parts {
     pub raft: Sender<ToRaft>,
     /// Whether this node is certainly the only voter.
     pub alone: bool,
+    /// Ends the connections to other members: they outlast the drain, which needs them.
+    pub peers_end: CancellationToken,
 }
 
 /// Recovers, and starts threads, peers and the engine.
@@ -92,7 +94,8 @@ pub fn assemble(data: PathBuf, identity: Identity, settings: Settings) -> Result
     ));
     let desk = Arc::new(Desk::new(cluster.clone(), to_raft.clone()));
     let peer_tls = Arc::new(peer_tls(&data, &keys)?);
-    cluster.connect(Peers::start(peer_tls, cluster.clone(), desk.clone(), stop.clone()));
+    let peers_end = CancellationToken::new();
+    cluster.connect(Peers::start(peer_tls, cluster.clone(), desk.clone(), peers_end.clone()));
     let stamp = Arc::new(Stamp::default());
     let wiring = Wiring {
         board: board.clone(),
@@ -132,7 +135,7 @@ pub fn assemble(data: PathBuf, identity: Identity, settings: Settings) -> Result
         identity,
     });
     desk.open(&engine);
-    Ok(Parts { engine, replica, history, job_files, raft: to_raft, alone })
+    Ok(Parts { engine, replica, history, job_files, raft: to_raft, alone, peers_end })
 }
 
 /// The shortest time without a leader after which a member asks for an election.

@@ -202,9 +202,10 @@ async fn serve(
     for one in &listening {
         one.close();
     }
-    engine.stop.cancel();
-    // Who waits for a call to end is better served by the next master.
+    // Who waits for a call to end is better served by the next master. It takes peers to hand over,
+    // and to learn from the log what became of the calls that are on their way (ruling 1).
     hand_over(&engine).await;
+    engine.stop.cancel();
     front.drain().await;
     stop(parts).await;
     Ok(())

@@ -46,7 +46,7 @@ pub async fn keep_rehash(engine: &Engine, login: &auth::Login) {
     if let Some(old) = old {
         let rehash = Rehash { user: login.user.clone(), old, new: new.expose().clone() };
         // If it cannot be kept now, the next login tries again.
-        let _ = engine.proposer.propose(Body::Rehash(rehash)).await;
+        let _ = remote::propose(engine, Body::Rehash(rehash)).await;
     }
 }
 

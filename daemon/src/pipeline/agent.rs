@@ -1,7 +1,8 @@
 //! The node's agent: runs the commands that State says are this node's (ruling 9).
 //!
-//! It looks at State as this node has applied it, starts what is open and unknown here, attaches
-//! to what runs, and reports each end. Which master asked does not matter to it.
+//! It looks at State as this node has applied it, once that has caught up with what was committed
+//! at the start; starts what is open and unknown here, attaches to what runs, and reports each end.
+//! Which master asked does not matter to it.
 
 use crate::cluster::remote;
 use crate::engine::Engine;
@@ -20,6 +21,8 @@ use tiebeam_proto::time::Time;
 
 /// How long a report waits before it is tried again while there is no master.
 const REPORT_AGAIN: Duration = Duration::from_millis(500);
+/// Pause between two looks whether this node has caught up.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// How often the journal is swept.
 const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 
@@ -28,6 +31,13 @@ type Tended = Arc<Mutex<BTreeSet<(u64, String)>>>;
 
 /// Tends this node's commands until the node stops.
 pub async fn tend(engine: Arc<Engine>) {
+    // A State of the past has commands open that were given up while this node was away.
+    while !engine.cluster.is_caught_up() {
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_AGAIN) => {}
+            () = engine.stop.cancelled() => return,
+        }
+    }
     let tended = Tended::default();
     let mut due = engine.board.due();
     loop {

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tiebeam_core::State;
 use tiebeam_core::snapshot::SnapshotError as StateError;
 use tiebeam_replica::log::{Log, LogSettings};
@@ -28,8 +28,6 @@ use tokio::sync::watch;
 
 /// Batches of entries between the raft thread and apply: a bound, so that apply's lag is felt.
 const BATCHES_MAX: usize = 64;
-/// How long a clean stop waits for another voter to take over.
-const HAND_OVER_WAIT: Duration = Duration::from_secs(3);
 
 /// Why snapshot and log cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -198,19 +196,6 @@ impl Replica {
     /// This node's part, as it changes.
     pub fn role(&self) -> watch::Receiver<Role> {
         self.role.clone()
-    }
-
-    /// Gives leadership to another voter, if there is one that takes it in time.
-    pub async fn hand_over(&self) {
-        let mut role = self.role.clone();
-        if !role.borrow().leads {
-            return;
-        }
-        let begun = Instant::now();
-        let _ = self.to_raft.send(ToRaft::Request(Request::Transfer(None)));
-        let given = tokio::time::timeout(HAND_OVER_WAIT, role.wait_for(|role| !role.leads)).await;
-        let took_ms = begun.elapsed().as_millis();
-        tracing::info!(given = given.is_ok(), took_ms, "leadership handed over");
     }
 
     /// Ends the threads in order: raft first, then the log and apply, which drain their queues.
