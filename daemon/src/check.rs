@@ -2,18 +2,19 @@
 //! says in words what is wrong. It changes nothing.
 
 use crate::disk::DataDisk;
-use crate::history::{HistoryError, verify_segments};
+use crate::history::{HistoryError, Report, verify_behind, verify_segments};
 use crate::hygiene::{self, HygieneError};
 use crate::identity::{Identity, IdentityError};
-use crate::kept::{Kept, KeptError};
+use crate::kept::{Kept, KeptError, Replayed};
 use std::path::Path;
 use tiebeam_core::State;
 use tiebeam_core::state::Chain;
+use tiebeam_proto::chain::Head;
 use tiebeam_proto::{canonical::hex, chain};
 use tiebeam_replica::log::{self, FindingKind, LogError};
 use tiebeam_replica::recovery::{LOG_FOLDER, SNAPSHOT_FOLDER};
 use tiebeam_replica::seams::Disk;
-use tiebeam_replica::snapshot::{self, SnapshotError};
+use tiebeam_replica::snapshot::{self, SnapshotError, SnapshotMeta};
 
 /// Why a folder cannot be checked.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +34,9 @@ pub enum CheckError {
     /// A file could not be read.
     #[error("the history cannot be read")]
     History(#[source] HistoryError),
+    /// Snapshot and log, each sound, do not make a State.
+    #[error("snapshot and log do not lead to a State")]
+    Replay(#[source] KeptError),
     /// State cannot be had at the index.
     #[error("there is no digest of this node's State")]
     Digest(#[source] KeptError),
@@ -76,27 +80,39 @@ pub fn check(data: &Path) -> Result<bool, CheckError> {
     let identity = Identity::read(data).map_err(CheckError::Identity)?;
     let _lock = hygiene::take_folder(data).map_err(CheckError::Folder)?;
     println!("node {} ({}) of cluster {}", identity.node_id, identity.name, identity.cluster_id);
-    let (snapshots, chain) = check_snapshots(data)?;
+    let (snapshots, newest) = check_snapshots(data)?;
     let log = check_log(data)?;
-    let history = check_history(data, chain)?;
-    let sound = snapshots && log && history;
+    let (history, report) = check_history(data, newest.as_ref().map(|newest| newest.chain))?;
+    let mut sound = snapshots && log && history;
+    if sound {
+        sound = check_ends(data, &identity, newest.as_ref(), report.as_ref())?;
+    }
     println!("{}", if sound { "everything is sound" } else { "something is wrong: see above" });
     Ok(sound)
 }
 
-/// Whether the snapshots are sound, and the chain as the newest whole one has it.
-fn check_snapshots(data: &Path) -> Result<(bool, Option<Chain>), CheckError> {
+/// The newest whole snapshot.
+struct Newest {
+    meta: SnapshotMeta,
+    /// The chain as it has it.
+    chain: Chain,
+}
+
+/// Whether the snapshots are sound, and the newest whole one.
+fn check_snapshots(data: &Path) -> Result<(bool, Option<Newest>), CheckError> {
     let mut disk = DataDisk::new(data);
     let mut sound = true;
     let names = disk.list(SNAPSHOT_FOLDER).unwrap_or_default();
-    let mut newest: Option<Chain> = None;
+    let mut newest: Option<Newest> = None;
     for name in names.iter().filter(|name| !name.ends_with(".tmp")) {
         let path = format!("{SNAPSHOT_FOLDER}/{name}");
         match snapshot::read(&mut disk, &path) {
             Ok(snapshot) => match tiebeam_core::snapshot::decode(&snapshot.body) {
                 Ok(state) => {
-                    let chain = state.chain;
-                    newest = newest.filter(|other| other.index > chain.index).or(Some(chain));
+                    let mark = snapshot.meta.mark;
+                    newest = newest
+                        .filter(|other| other.meta.mark.index > mark.index)
+                        .or(Some(Newest { meta: snapshot.meta, chain: state.chain }));
                     println!(
                         "snapshot {path}: sound; index {}, revision {}, root sha256:{}, chain {} \
                          {}",
@@ -152,17 +168,23 @@ fn check_log(data: &Path) -> Result<bool, CheckError> {
 }
 
 /// A snapshot is written only when the history is durable up to it: `chain` says what must be
-/// there.
-fn check_history(data: &Path, chain: Option<Chain>) -> Result<bool, CheckError> {
+/// there, and what stood before a cut.
+fn check_history(data: &Path, chain: Option<Chain>) -> Result<(bool, Option<Report>), CheckError> {
     let folder = data.join("history");
     if !folder.exists() && chain.is_some_and(|chain| chain.index == 0) {
         // `init` makes no history; the first start does.
         println!("history: no records yet");
-        return Ok(true);
+        return Ok((true, None));
     }
-    let mut report = verify_segments(&folder, None).map_err(CheckError::History)?;
-    if let Some(chain) = chain {
-        report.require(chain.floor_index, chain.index.max(report.to));
+    let Chain { floor_index, floor_previous, index, .. } = chain.unwrap_or_default();
+    let begin = Head { index: floor_index.max(1) - 1, hash: floor_previous };
+    let report = match chain {
+        Some(_) => verify_behind(&folder, begin),
+        None => verify_segments(&folder, None),
+    };
+    let mut report = report.map_err(CheckError::History)?;
+    if chain.is_some() {
+        report.require(floor_index, index.max(report.to));
     }
     for problem in &report.problems {
         println!("history {}: WRONG: {}", problem.path.display(), problem.what);
@@ -183,7 +205,59 @@ fn check_history(data: &Path, chain: Option<Chain>) -> Result<bool, CheckError> 
         report.head,
         if sound { ": the chain is unbroken" } else { "" }
     );
-    Ok(sound)
+    Ok((sound, Some(report)))
+}
+
+/// Whether log and history, each sound in itself, reach as far as they must. A part that is gone as
+/// a whole leaves no wrong byte behind, so one is measured by the other.
+fn check_ends(
+    data: &Path,
+    identity: &Identity,
+    newest: Option<&Newest>,
+    history: Option<&Report>,
+) -> Result<bool, CheckError> {
+    let (log, _) = log::read(&mut DataDisk::new(data), LOG_FOLDER).map_err(CheckError::Log)?;
+    let (last, mark) = (log.last().index, newest.map_or(0, |newest| newest.meta.mark.index));
+    let own = [identity.raft_id()];
+    let alone = newest.is_some_and(|newest| newest.meta.membership.voters.iter().eq(&own));
+    if last < mark && alone {
+        println!(
+            "log: WRONG: it ends at index {last}, before the snapshot at {mark}: its end is lost"
+        );
+        return Ok(false);
+    }
+    if last < mark {
+        println!("log: note: it begins anew behind the snapshot at {mark}, which the master sent");
+    }
+    let replayed = Kept::read(data).and_then(|kept| kept.everything());
+    let replayed = replayed.map_err(CheckError::Replay)?;
+    let wrong = history.and_then(|history| beyond(&replayed, history));
+    if let Some(what) = &wrong {
+        println!("{what}");
+    }
+    Ok(wrong.is_none())
+}
+
+/// What the history has that snapshot and log do not lead to.
+fn beyond(replayed: &Replayed, history: &Report) -> Option<String> {
+    let chain = replayed.head().index;
+    if history.to > chain {
+        return Some(format!(
+            "log: WRONG: it has lost its end: the history has records up to {}, snapshot and log \
+             only up to {chain}",
+            history.to
+        ));
+    }
+    let made = replayed.records.iter().find(|record| record.link.index == history.to);
+    let made = made.map(|record| record.link.this.clone());
+    let kept = (history.to == replayed.from.index).then(|| chain::to_text(&replayed.from.head));
+    let expected = made.or(kept)?;
+    (expected != history.head).then(|| {
+        format!(
+            "history: WRONG: record {} is {}, snapshot and log make it {expected}",
+            history.to, history.head
+        )
+    })
 }
 
 #[cfg(test)]

@@ -72,7 +72,7 @@ pub use query::{History, Linked, Revisions};
 pub use search::{Filter, PAGE_RECORDS_MAX, Page, Request};
 pub use thread::{HistoryHandle, HistoryThread, Metrics, Start};
 pub use transfer::{PARCEL_BYTES, Parcel, ParcelError};
-pub use verify::{Problem, Report, verify_segments};
+pub use verify::{Problem, Report, verify_behind, verify_segments};
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

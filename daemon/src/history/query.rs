@@ -20,7 +20,7 @@ use super::queue::{Pending, Queue};
 use super::sealed::Section;
 use super::segment::Segment;
 use super::thread::Metrics;
-use super::verify::{Report, verify_while};
+use super::verify::{Report, Walk, verify_while};
 use serde::Deserialize;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -379,7 +379,7 @@ impl History {
     pub fn verify(&self) -> Result<Report, HistoryError> {
         let upto = self.shared.metrics.written.load(Ordering::Relaxed);
         let library = &self.shared.library;
-        verify_while(&library.folder, Some(upto), || library.reading())
+        verify_while(&library.folder, Walk::to(Some(upto)), || library.reading())
     }
 }
 

@@ -97,40 +97,66 @@ impl Report {
 /// # Errors
 /// What the operating system said about the folder; everything else is in the report.
 pub fn verify_segments(folder: &Path, upto: Option<u64>) -> Result<Report, HistoryError> {
-    verify_while(folder, upto, || ())
+    verify_while(folder, Walk::to(upto), || ())
+}
+
+/// As [`verify_segments`], and the record behind `begin` must follow it: where the history was cut,
+/// State knows the hash.
+///
+/// # Errors
+/// As [`verify_segments`].
+pub fn verify_behind(folder: &Path, begin: Head) -> Result<Report, HistoryError> {
+    verify_while(folder, Walk { begin: Some(begin), ..Walk::default() }, || ())
+}
+
+/// How far a check goes, and where it is.
+#[derive(Default)]
+pub(super) struct Walk {
+    /// The last record to look at.
+    upto: Option<u64>,
+    /// What stood before the oldest record that is kept.
+    begin: Option<Head>,
+    /// The last record that was seen; none behind damage.
+    head: Option<Head>,
+}
+
+impl Walk {
+    /// Through everything, or up to this record.
+    pub(super) fn to(upto: Option<u64>) -> Walk {
+        Walk { upto, ..Walk::default() }
+    }
 }
 
 /// As [`verify_segments`]; what `hold` gives is kept while one segment is read, so that its files
 /// stay what they are.
 pub(super) fn verify_while<T>(
     folder: &Path,
-    upto: Option<u64>,
+    mut walk: Walk,
     hold: impl Fn() -> T,
 ) -> Result<Report, HistoryError> {
     let mut report = Report::default();
-    let mut head: Option<Head> = None;
     let firsts = append::firsts(folder)?;
     for (nth, first) in firsts.iter().enumerate() {
-        if upto.is_some_and(|upto| *first > upto) {
+        if walk.upto.is_some_and(|upto| *first > upto) {
             break;
         }
         let path = segment_path(folder, *first);
         let _held = hold();
         match recover::scan(&path, *first, nth + 1 == firsts.len()) {
             Ok(scan) => {
-                report.torn_bytes += if upto.is_none() { scan.torn } else { 0 };
+                report.torn_bytes += if walk.upto.is_none() { scan.torn } else { 0 };
                 check_index(folder, *first, &scan, &mut report);
-                check_blocks(folder, *first, scan, (&mut head, upto), &mut report);
+                check_blocks(folder, *first, scan, &mut walk, &mut report);
             }
             // It lay below the floor and was dropped while we looked.
             Err(_) if report.from == 0 && !path.exists() => {}
             Err(error) => {
                 report.problem(&path, chain_of(&error));
-                head = None;
+                walk.head = None;
             }
         }
     }
-    let last = head.unwrap_or(Head::EMPTY);
+    let last = walk.head.unwrap_or(Head::EMPTY);
     (report.to, report.head) = (last.index, chain::to_text(&last.hash));
     Ok(report)
 }
@@ -160,7 +186,7 @@ fn check_blocks(
     folder: &Path,
     first: u64,
     scan: recover::Scan,
-    (head, upto): (&mut Option<Head>, Option<u64>),
+    walk: &mut Walk,
     report: &mut Report,
 ) {
     report.segments += 1;
@@ -179,23 +205,23 @@ fn check_blocks(
     };
     for place in scan.places {
         match segment.block(&file, place) {
-            Ok(block) => check_block(&segment.path, &block, (head, upto), report),
+            Ok(block) => check_block(&segment.path, &block, walk, report),
             Err(error) => {
                 report.problem(&segment.path, chain_of(&error));
-                *head = None;
+                walk.head = None;
             }
         }
     }
 }
 
-fn check_block(
-    path: &Path,
-    block: &Block,
-    (head, upto): (&mut Option<Head>, Option<u64>),
-    report: &mut Report,
-) {
+fn check_block(path: &Path, block: &Block, walk: &mut Walk, report: &mut Report) {
+    let upto = walk.upto;
     for kept in block.records().filter(|kept| upto.is_none_or(|upto| kept.index <= upto)) {
-        match head {
+        let begins = walk.begin.is_some_and(|begin| begin.index + 1 == kept.index);
+        if begins && walk.begin.is_some_and(|begin| begin.hash != kept.previous) {
+            report.problem(path, format!("record {} does not follow what was cut", kept.index));
+        }
+        match walk.head {
             None if report.from == 0 => report.from = kept.index,
             Some(before) if before.index + 1 < kept.index => {
                 report.gaps.push((before.index + 1, kept.index - 1));
@@ -213,6 +239,6 @@ fn check_block(
                 report.problem(path, format!("record {} has not its hash", kept.index));
             }
         }
-        *head = Some(Head { index: kept.index, hash: kept.this });
+        walk.head = Some(Head { index: kept.index, hash: kept.this });
     }
 }

@@ -39,7 +39,7 @@ const fn case(
 
 /// Every case, in the order of the table. Of the open history segment, what was not synced is cut
 /// and made again from the log: whether damage there is one depends on the moment. A log without
-/// its last segment has no wrong byte: the node knows by its history.
+/// its last segment has no wrong byte: node and check know by the history.
 pub const CASES: &[Case] = &[
     case("log: bit in the last record", |data| log_record(data, Which::Last), true, true),
     case("log: bit in a middle record", |data| log_record(data, Which::Middle), true, true),
@@ -49,7 +49,7 @@ pub const CASES: &[Case] = &[
     case("log: bits in both heads", |data| log_head(data, &[0, 1]), true, true),
     case("log: newest segment cut in half", log_cut, true, true),
     case("log: a segment in between deleted", log_gap, true, true),
-    case("log: newest segment deleted", log_end, true, false),
+    case("log: newest segment deleted", log_end, true, true),
     case("snapshot: bit in the newest", |data| snapshot(data, 1), false, true),
     case("snapshot: bit in both", |data| snapshot(data, 2), true, true),
     case("snapshot: newest deleted", snapshot_gone, false, false),

@@ -66,6 +66,14 @@ fn what_lies_below_the_floor_is_hidden_at_once_and_removed_later() {
     assert_eq!((report.from, report.to, report.problem_count), (floor, 800, 0));
     assert!(report.gaps.is_empty());
 
+    // Offline too: what is left begins behind the hash that the cut left in State.
+    let hash = tiebeam_proto::chain::from_text(&records[floor as usize - 1].link.previous);
+    let cut = Head { index: floor - 1, hash: hash.unwrap() };
+    let files = folder.path().join("history");
+    assert_eq!(verify_behind(&files, cut).unwrap().problem_count, 0);
+    let forged = verify_behind(&files, Head { hash: [7; 32], ..cut }).unwrap();
+    assert!(forged.problems[0].what.contains("does not follow what was cut"), "{forged:?}");
+
     // The chain goes on, and a floor beyond everything leaves the newest segment.
     let mut maker = Maker(Head {
         index: 800,
