@@ -131,7 +131,7 @@ fn the_journal_is_gathered(machine: &Machine) {
     let count = |text: &str| lines.iter().filter(|line| line.ends_with(text)).count();
     assert_eq!(count(": the probe runs"), 2, "it was started and restarted: {lines:?}");
     assert_eq!(count("Started probe.service - A probe."), 2, "{lines:?}");
-    let tagged = json!({"services": ["probe"], "tag": "sh", "default_interval": "10m"});
+    let tagged = json!({"services": ["probe"], "identifier": "sh", "default_interval": "10m"});
     let tagged = machine.output("log_collect", tagged)["lines"].clone();
     assert_eq!(tagged.as_array().map(Vec::len), Some(2), "{tagged}");
     for nothing in [
