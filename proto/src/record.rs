@@ -269,7 +269,8 @@ pub struct JobRecord {
 /// A fact about access (ruling 46).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AuditRecord {
-    /// `login`, `login_failed`, `denied`, `rights_changed`, `auditor_read`, or `suppressed`.
+    /// `login`, `login_failed`, `denied`, `auditor_read`, or `suppressed`. A change of rights is
+    /// the record of the job that made it.
     pub audit: String,
     /// How many such facts this record stands for.
     pub count: u64,
