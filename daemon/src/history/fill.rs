@@ -1,7 +1,7 @@
-//! Fills gaps: takes parcels of records from a peer, newest first, verifies them, and makes segments.
+//! Fills gaps: takes parcels of records from a peer, newest first, verifies them, makes segments.
 //!
-//! A parcel must end where the gap ends, with the hash that the record behind it follows, and each of
-//! its records must have its own hash; so what is taken is what the chain's head vouches for, and
+//! A parcel must end where the gap ends, with the hash that the record behind it follows, and each
+//! of its records must have its own hash; so what is taken is what the chain's head vouches for, and
 //! the next parcel is verified against this one. (Below a pruned record, of which nothing but the
 //! hash is left, the order of hashes is the peer's word; peers are members, and a segment that
 //! was always here proves no more.) Each parcel becomes a **part**: a file of blocks that no reader

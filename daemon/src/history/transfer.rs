@@ -15,8 +15,8 @@ use tiebeam_proto::chain::{GENESIS, Hash};
 /// Bytes of records in one parcel at most, but for its last record.
 pub const PARCEL_BYTES: usize = 1 << 20;
 
-/// Bytes of records that a parcel is believed to hold: [`PARCEL_BYTES`] and the largest record, which
-/// is a full configuration, with room.
+/// Bytes of records that a parcel is believed to hold: [`PARCEL_BYTES`] and the largest record,
+/// which is a full configuration, with room.
 const PARCEL_RAW_BYTES_MAX: u32 = 32 << 20;
 
 /// The form of a parcel.
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_comes_back_with_what_was_pruned() {
+    fn a_parcel_comes_back_with_what_was_pruned() {
         let parcel = Parcel::decode(&parcel().encode().unwrap()).unwrap();
         assert_eq!((parcel.first(), parcel.last()), (7, 8));
         let kept: Vec<_> =
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_whole_page_is_refused() {
+    fn what_is_not_a_whole_parcel_is_refused() {
         let whole = parcel().encode().unwrap();
         assert_eq!(Parcel::decode(&[]).unwrap_err(), ParcelError::Empty);
         assert_eq!(Parcel::decode(&[2, 0]).unwrap_err(), ParcelError::Version(2));

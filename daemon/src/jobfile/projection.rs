@@ -9,9 +9,9 @@
 //! It runs at nice 10, and takes at most a fifth of a core while jobs wait. It holds no truth, so
 //! an error costs a warning and a count, never the node.
 //!
-//! It has no holes: where the history has a gap it waits, and goes on when the gap is filled. So the
-//! lines are one unbroken chain at every moment, and every file has its line. If the cluster cuts
-//! what it waits for, what lies before that is cut as well, and it begins anew at the floor.
+//! It has no holes: where the history has a gap it waits, and goes on when the gap is filled. So
+//! the lines are one unbroken chain at every moment, and every file has its line. If the cluster
+//! cuts what it waits for, what lies before that is cut as well, and it begins anew at the floor.
 //!
 //! When records of reads are pruned their files go, too; their lines stay. Records leave the
 //! history only after that: the line of one that is gone could not name its job any more.
