@@ -184,9 +184,12 @@ fn make_backup(given: BackupArguments) -> Result<(), Error> {
     }
     if made.left_out > 0 {
         println!(
-            "{} entries at the end of this node's log are left out: it does not know that they \
-             are committed",
-            made.left_out
+            "left out: the last {} of this node's log, not known to be committed",
+            if made.left_out == 1 {
+                "entry".to_owned()
+            } else {
+                format!("{} entries", made.left_out)
+            }
         );
     }
     Ok(())

@@ -64,7 +64,10 @@ pub struct Restore {
 /// Why nothing was restored.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
-    /// A name does not fit, or the folder is not empty.
+    /// There is something in the folder.
+    #[error("{} is not empty: restore makes a new node and destroys nothing", .0.display())]
+    NotEmpty(PathBuf),
+    /// A name does not fit, or the folder cannot be used.
     #[error("the node cannot be made")]
     Node(#[source] InitError),
     /// The backup cannot be read.
@@ -210,7 +213,11 @@ fn check_node(asked: &Restore, backup: &CheckedBackup) -> Result<(), RestoreErro
         cluster: backup.manifest.cluster.clone(),
         admin_password_file: None,
     };
-    check_names(&as_init).and_then(|()| check_empty(&asked.data)).map_err(RestoreError::Node)
+    let checked = check_names(&as_init).and_then(|()| check_empty(&asked.data));
+    checked.map_err(|error| match error {
+        InitError::NotEmpty(folder) => RestoreError::NotEmpty(folder),
+        other => RestoreError::Node(other),
+    })
 }
 
 /// The cluster's keys; `None` if it goes on without.

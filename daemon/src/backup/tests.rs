@@ -118,7 +118,7 @@ async fn what_is_backed_up_comes_back_on_another_node() {
         assert_eq!(is_same, same, "{name}");
     }
     assert_eq!(std::fs::read_to_string(data.join(blob)).unwrap(), "output");
-    assert!(matches!(restore(&wish), Err(RestoreError::Node(_))), "never into a used folder");
+    assert!(matches!(restore(&wish), Err(RestoreError::NotEmpty(_))), "never into a used folder");
 }
 
 #[tokio::test]
