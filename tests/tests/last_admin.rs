@@ -12,7 +12,9 @@ use tiebeam_core::declaration::Params;
 use tiebeam_core::genesis::Genesis;
 use tiebeam_core::proposal::{Body, Header, Plan, Proposal, RunOnce, Submission};
 use tiebeam_core::{Answer, Path, State, Tree, admit, schema};
-use tiebeam_jobs::world::{CertificateOffer, CheckedCertificate, DerivedSecret, SealedSecret};
+use tiebeam_jobs::world::{
+    CertificateOffer, CheckedCertificate, DebugFound, DebugWish, DerivedSecret, SealedSecret,
+};
 use tiebeam_jobs::{CommandWish, JobError, Run, World};
 use tiebeam_proto::record::{CommandRecord, JobRecord, Mode, RequestFacts, Stages};
 use tiebeam_proto::time::Time;
@@ -98,6 +100,9 @@ impl World for Nowhere {
         11
     }
     fn hand_over(&self, _: &[u32]) -> Later<Result<(), JobError>> {
+        Box::pin(std::future::ready(unasked()))
+    }
+    fn collect_debug(&self, _: DebugWish) -> Later<Result<DebugFound, JobError>> {
         Box::pin(std::future::ready(unasked()))
     }
     fn progress(&self, _: u8, _: &str) {}
