@@ -4,6 +4,7 @@
 mod certificates;
 mod change_story;
 mod clients;
+mod cluster;
 mod command_line;
 mod completion;
 mod damaged;
@@ -12,6 +13,9 @@ mod endpoints;
 mod joining;
 mod kwargs;
 mod last_admin;
+mod offline;
+mod reads;
+mod reserve;
 mod restart;
 mod retention;
 mod settings;

@@ -64,14 +64,15 @@ fn any_old_revision_is_read_over_a_full_tree() {
     assert!(node.check().ok().contains("the chain is unbroken"));
 }
 
-fn gauge(node: &TestNode, name: &str) -> u64 {
+/// A number of `/metrics`.
+pub fn gauge(node: &TestNode, name: &str) -> u64 {
     let text = node.get(&node.admin(), "/metrics").text();
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {name} in\n{text}"))
 }
 
 /// 60 KB that do not compress to much less.
-fn noise(mut seed: u64) -> String {
+pub fn noise(mut seed: u64) -> String {
     let letters = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+-";
     let letter = |_| {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
