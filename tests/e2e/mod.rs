@@ -14,6 +14,7 @@ mod joining;
 mod kwargs;
 mod last_admin;
 mod offline;
+mod offline;
 mod reads;
 mod reserve;
 mod restart;

@@ -151,6 +151,34 @@ impl TestNode {
         }
     }
 
+    /// Makes a one-node cluster from a backup, for whoever could log in at `like`. It does not run
+    /// yet.
+    ///
+    /// # Panics
+    /// `tiebeamd restore` fails.
+    #[track_caller]
+    pub fn restore(like: &TestNode, backup: &Path, id: u32, more: &[&str]) -> TestNode {
+        let (address, folder) = own_place();
+        let data = folder.join("data");
+        let mut restore = tiebeamd_command();
+        restore.arg("restore").arg("--from").arg(backup).arg("--data").arg(&data);
+        restore.args(["--node-id", &id.to_string(), "--name", &format!("n{id}")]);
+        restore.args(["--listen", &address.to_string()]).args(more);
+        run(&mut restore, "").ok();
+        TestNode {
+            url: format!("https://{address}"),
+            address,
+            ca_file: data.join("keys/ca.crt"),
+            data,
+            folder,
+            password: like.password.clone(),
+            password_file: like.password_file.clone(),
+            options: like.options.clone(),
+            child: None,
+            keep: false,
+        }
+    }
+
     /// Whether it was started and not stopped.
     pub fn is_running(&self) -> bool {
         self.child.is_some()
