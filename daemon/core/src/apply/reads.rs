@@ -89,28 +89,19 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::genesis::Genesis;
+    use crate::apply::fixture;
     use crate::path::path;
-    use crate::proposal::{Body, Header, Needs, Plan, Proposal, RunOnce, Submission};
+    use crate::proposal::{Body, Header, Plan, Proposal, RunOnce, Submission};
     use crate::snapshot;
-    use serde_json::{Map, Value, json};
-    use tiebeam_proto::record::{Mode, RequestFacts, Stages};
+    use serde_json::{Value, json};
+    use tiebeam_proto::record::Stages;
     use tiebeam_proto::time::Time;
     use tiebeam_proto::{Kind, Outcome};
 
     const SECOND: u64 = 1_000_000;
 
     fn state() -> State {
-        let genesis = Genesis {
-            cluster_id: "c".into(),
-            cluster_name: "c".into(),
-            node: (11, "n11".into(), "127.0.0.1:20003".into()),
-            raft_id: 720_897,
-            key_hash: String::new(),
-            admin_hash: "$6$x".into(),
-            wall: Time(0),
-        };
-        let mut state = State::genesis(&genesis).unwrap();
+        let mut state = fixture::state();
         let keep = path(&["settings", "history", "reads_keep_count"]);
         state.config = state.config.set(&keep, &json!(1_600), 1).unwrap();
         state
@@ -122,25 +113,8 @@ mod tests {
     }
 
     fn read(state: &State) -> Body {
-        let submission = Submission {
-            name: "node_list".into(),
-            kind: Kind::Read,
-            user: "admin".into(),
-            credential_revision: state.credential_revision("admin").unwrap(),
-            reason: None,
-            mode: Mode::Immediate,
-            parameters: Map::new(),
-            nonce: None,
-            inputs: None,
-            request: RequestFacts::default(),
-            request_key: None,
-            needs: Needs { everyone: true, ..Needs::default() },
-            locks: Vec::new(),
-            master: 11,
-            term: 1,
-            deadline_us: 1,
-            submitted: Time(0),
-        };
+        let (name, kind) = ("node_list".into(), Kind::Read);
+        let submission = Submission { name, kind, ..fixture::submission(state) };
         let plan = Plan::ended(state.revision, Outcome::Ok, "");
         let plan = Plan { error: None, ..plan };
         Body::RunOnce(Box::new(RunOnce { submission, plan, times: Stages::default() }))

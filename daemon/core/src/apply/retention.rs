@@ -60,60 +60,20 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::effect::Effect;
-    use crate::genesis::Genesis;
+    use crate::apply::fixture::{self, state};
     use crate::path::path;
-    use crate::proposal::{
-        Body, Committed, Header, Needs, Plan, Proposal, RunOnce, Submission, Write,
-    };
-    use serde_json::{Map, Value, json};
-    use tiebeam_proto::record::{Archived, Mode, RequestFacts, Stages};
-    use tiebeam_proto::{Kind, Outcome};
-
-    fn state() -> State {
-        let genesis = Genesis {
-            cluster_id: "c".into(),
-            cluster_name: "c".into(),
-            node: (11, "n11".into(), "127.0.0.1:20003".into()),
-            raft_id: 720_897,
-            key_hash: String::new(),
-            admin_hash: "$6$x".into(),
-            wall: Time(0),
-        };
-        State::genesis(&genesis).unwrap()
-    }
+    use crate::proposal::{Body, Committed, Header, Plan, Proposal, RunOnce, Write};
+    use serde_json::{Value, json};
+    use tiebeam_proto::Outcome;
+    use tiebeam_proto::record::{Archived, Stages};
 
     fn apply(state: &mut State, body: Body) -> Vec<Archived> {
-        let header = Header { wall: Time(0), elapsed_us: 1, proposer: 11 };
-        let (_, effects) = state.apply(state.applied + 1, 1, Some(&Proposal { header, body }));
-        let archived = |effect| match effect {
-            Effect::Archive(archived, _) => Some(archived),
-            _ => None,
-        };
-        effects.into_iter().filter_map(archived).collect()
+        fixture::archived(fixture::apply(state, body).1)
     }
 
     /// A job that writes the next revision's number to `app/n`.
     fn change(state: &State) -> Body {
-        let submission = Submission {
-            name: "config_set".into(),
-            kind: Kind::Modify,
-            user: "admin".into(),
-            credential_revision: state.credential_revision("admin").unwrap(),
-            reason: None,
-            mode: Mode::Immediate,
-            parameters: Map::new(),
-            nonce: None,
-            inputs: None,
-            request: RequestFacts::default(),
-            request_key: None,
-            needs: Needs { everyone: true, ..Needs::default() },
-            locks: Vec::new(),
-            master: 11,
-            term: 1,
-            deadline_us: 1,
-            submitted: Time(0),
-        };
+        let submission = fixture::submission(state);
         let value = json!(state.revision + 1);
         let write = Write::Set { path: "app/n".into(), value };
         let ended = Plan::ended(state.revision, Outcome::Ok, "");
