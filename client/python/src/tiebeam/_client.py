@@ -20,7 +20,7 @@ import httpx
 from ._binding import operation, stream
 from ._calls import Calls
 from ._errors import TiebeamError
-from ._flow import Emit, Flow
+from ._flow import Done, Emit, Flow, advance
 from ._protocol import Broken, Pause, Protocol, Reply, Send, Steps
 from ._results import JobResult
 from ._target import Authority, Certificate, PathText, arguments_from_environment, target
@@ -188,28 +188,20 @@ class Client(_Operations):
         self.close()
 
     def _drive(self, steps: Steps[T]) -> T:
-        outcome: object = None
-        while True:
-            try:
-                step = steps.send(outcome)
-            except StopIteration as end:
-                result: T = end.value
-                return result
-            outcome = self._perform(step)
+        step = advance(steps, None)
+        while not isinstance(step, Done):
+            step = advance(steps, self._perform(step))
+        return step.value
 
     def _iterate(self, flow: Flow[T]) -> Iterator[T]:
-        outcome: object = None
         try:
-            while True:
-                try:
-                    step = flow.steps.send(outcome)
-                except StopIteration:
-                    return
+            step = advance(flow.steps, None)
+            while not isinstance(step, Done):
                 if isinstance(step, Emit):
-                    outcome = None
                     yield step.value
+                    step = advance(flow.steps, None)
                 else:
-                    outcome = self._perform(step)
+                    step = advance(flow.steps, self._perform(step))
         finally:
             with contextlib.suppress(TiebeamError, RuntimeError):
                 self._drive(flow.closing())
@@ -219,9 +211,7 @@ class Client(_Operations):
             time.sleep(step.seconds)
             return None
         try:
-            answer = self._http.post(
-                step.url, headers=step.headers, content=step.body, timeout=_timeouts(step)
-            )
+            answer = self._http.post(**_request(step))
         except httpx.TransportError as error:
             return _broken(error)
         return _reply(answer)
@@ -258,28 +248,20 @@ class AsyncClient(_Operations):
         await self.aclose()
 
     async def _drive(self, steps: Steps[T]) -> T:
-        outcome: object = None
-        while True:
-            try:
-                step = steps.send(outcome)
-            except StopIteration as end:
-                result: T = end.value
-                return result
-            outcome = await self._perform(step)
+        step = advance(steps, None)
+        while not isinstance(step, Done):
+            step = advance(steps, await self._perform(step))
+        return step.value
 
     async def _iterate(self, flow: Flow[T]) -> AsyncIterator[T]:
-        outcome: object = None
         try:
-            while True:
-                try:
-                    step = flow.steps.send(outcome)
-                except StopIteration:
-                    return
+            step = advance(flow.steps, None)
+            while not isinstance(step, Done):
                 if isinstance(step, Emit):
-                    outcome = None
                     yield step.value
+                    step = advance(flow.steps, None)
                 else:
-                    outcome = await self._perform(step)
+                    step = advance(flow.steps, await self._perform(step))
         finally:
             with contextlib.suppress(TiebeamError, RuntimeError):
                 await self._drive(flow.closing())
@@ -289,16 +271,15 @@ class AsyncClient(_Operations):
             await asyncio.sleep(step.seconds)
             return None
         try:
-            answer = await self._http.post(
-                step.url, headers=step.headers, content=step.body, timeout=_timeouts(step)
-            )
+            answer = await self._http.post(**_request(step))
         except httpx.TransportError as error:
             return _broken(error)
         return _reply(answer)
 
 
-def _timeouts(step: Send) -> httpx.Timeout:
-    return httpx.Timeout(step.answer_s, connect=step.connect_s, pool=step.connect_s)
+def _request(step: Send) -> dict[str, Any]:
+    timeout = httpx.Timeout(step.answer_s, connect=step.connect_s, pool=step.connect_s)
+    return {"url": step.url, "headers": step.headers, "content": step.body, "timeout": timeout}
 
 
 def _reply(answer: httpx.Response) -> Reply:

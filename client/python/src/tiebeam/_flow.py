@@ -8,7 +8,23 @@ from typing import Callable, Generic, TypeVar, Union
 
 from ._protocol import Step, Steps
 
+S = TypeVar("S")
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Done(Generic[T]):
+    """The end of steps, with what they return."""
+
+    value: T
+
+
+def advance(steps: Generator[S, object, T], outcome: object) -> S | Done[T]:
+    """The step after `outcome` (None at the beginning), or the end: for both clients the same."""
+    try:
+        return steps.send(outcome)
+    except StopIteration as end:
+        return Done(end.value)
 
 
 @dataclass(frozen=True)
