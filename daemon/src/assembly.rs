@@ -5,6 +5,7 @@ use crate::auth::Authenticator;
 use crate::board::Board;
 use crate::ca;
 use crate::certificates;
+use crate::cluster::keeper;
 use crate::cluster::service::Desk;
 use crate::cluster::{Cluster, ClusterOutbox};
 use crate::engine::{Engine, Role};
@@ -73,12 +74,12 @@ pub fn assemble(data: PathBuf, identity: Identity, settings: Settings) -> Result
     let program = std::env::current_exe().map_err(NodeError::Runtime)?;
     let (host, found) = Host::open(&data, program, policy(&settings)).map_err(NodeError::Host)?;
     tracing::info!(commands = found.len(), "command journal opened");
-    let in_flight = Arc::new(AtomicU64::new(0));
+    let jobs_waiting = Arc::new(AtomicU64::new(0));
     let job_files = jobfile::Projection::spawn(jobfile::Start {
         folder: data.join("jobs"),
         history: history.history.clone(),
         handle: history.handle.clone(),
-        jobs_waiting: in_flight.clone(),
+        jobs_waiting: jobs_waiting.clone(),
         limits: jobfile::Limits::default(),
     })
     .map_err(NodeError::JobFiles)?;
@@ -114,7 +115,7 @@ pub fn assemble(data: PathBuf, identity: Identity, settings: Settings) -> Result
         settings: ArcSwap::from_pointee(settings),
         keys,
         board,
-        proposer: Proposer::new(Box::new(replica.inbox()), node_id, in_flight, stamp),
+        proposer: Proposer::new(Box::new(replica.inbox()), node_id, jobs_waiting.clone(), stamp),
         cluster,
         members_facts: ArcSwap::default(),
         role: replica.role(),
@@ -135,6 +136,7 @@ pub fn assemble(data: PathBuf, identity: Identity, settings: Settings) -> Result
         identity,
     });
     desk.open(&engine);
+    tokio::spawn(keeper::note_load(engine.clone(), jobs_waiting));
     Ok(Parts { engine, replica, history, job_files, raft: to_raft, alone, peers_end })
 }
 

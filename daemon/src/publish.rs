@@ -10,13 +10,15 @@ use crate::engine::Engine;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tiebeam_core::State;
 use tiebeam_proto::canonical::hex;
 use tokio::sync::watch;
 
 /// Least time between two files.
 const COALESCE: Duration = Duration::from_millis(100);
+/// It rests this many times as long as a file took: a twentieth of a core.
+const PUBLISH_REST: u32 = 19;
 /// How often the file is compared with what was published.
 const COMPARE_EVERY: Duration = Duration::from_secs(20);
 /// Published and edited files that are kept, each.
@@ -134,8 +136,10 @@ pub async fn publish(engine: Arc<Engine>) {
     loop {
         let state = engine.board.state();
         if last.as_ref().map(|(revision, _)| *revision) != Some(state.revision) {
+            let begun = Instant::now();
             last = publish_once(&engine, &folder, state, last).await;
-            tokio::time::sleep(COALESCE).await;
+            // A large configuration that changes all the time is published less often.
+            tokio::time::sleep(COALESCE.max(begun.elapsed() * PUBLISH_REST)).await;
         }
         tokio::select! {
             _ = due.changed() => {}

@@ -10,6 +10,7 @@ use crate::threads::raft::ToRaft;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
@@ -22,6 +23,8 @@ use tiebeam_core::state::{FEATURE_LEVEL, Member};
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How often members are asked for facts about themselves.
 const FACTS_EVERY: Duration = Duration::from_secs(5);
+/// Nothing was applied for so long: nobody waits.
+const QUIET_AFTER: Duration = Duration::from_millis(100);
 /// A learner is seated when it lacks no more entries than this.
 const CAUGHT_UP: u64 = 1_000;
 
@@ -57,6 +60,21 @@ pub async fn report(engine: Arc<Engine>) {
             () = tokio::time::sleep(LOOK_EVERY) => {}
             () = engine.stop.cancelled() => return,
         }
+    }
+}
+
+/// Counts as a job that waits while entries are applied, so that what may be done later is done
+/// later on every member, and not only where the calls arrive.
+pub async fn note_load(engine: Arc<Engine>, jobs_waiting: Arc<AtomicU64>) {
+    let mut applied = engine.board.follow_applied();
+    loop {
+        tokio::select! {
+            changed = applied.changed() => if changed.is_err() { return },
+            () = engine.stop.cancelled() => return,
+        }
+        jobs_waiting.fetch_add(1, Relaxed);
+        while matches!(tokio::time::timeout(QUIET_AFTER, applied.changed()).await, Ok(Ok(()))) {}
+        jobs_waiting.fetch_sub(1, Relaxed);
     }
 }
 
