@@ -64,6 +64,8 @@ pub struct Node {
     conf_waiting: BTreeMap<u64, ConfChangeV2>,
     reads: Reads,
     ticks: u64,
+    /// Elections that this node began.
+    elections: u64,
     role: RoleReport,
     electable: bool,
     halted: Option<Halt>,
@@ -94,7 +96,7 @@ impl Node {
         tail.set_snapshot(snapshot.mark, &membership, Bytes::new());
         let raw = RawNode::new(&settings.raft_config(applied), tail, &logger())
             .map_err(NodeError::Raft)?;
-        let election = (settings.election_tick + settings.election_extra) as u64;
+        let election = settings.election_ticks_max() as u64;
         let mut node = Node {
             reads: Reads::new(settings.run_nonce, 2 * settings.heartbeat_tick as u64, 5 * election),
             role: RoleReport { role: Role::Follower, term: raw.raft.term, leader: None },
@@ -108,6 +110,7 @@ impl Node {
             commit_unwritten: None,
             conf_waiting: BTreeMap::new(),
             ticks: 0,
+            elections: 0,
             electable: true,
             halted: None,
             outputs: Vec::new(),
@@ -222,7 +225,7 @@ impl Node {
             // Raft's own election would assert that the whole log is persisted.
             self.lead_if_alone();
         } else {
-            self.raw.tick();
+            self.tick_raft();
         }
         for ticket in self.reads.tick(self.ticks) {
             self.outputs.push(Output::ReadFailed { ticket });
@@ -231,6 +234,18 @@ impl Node {
             let group = Group { hard_state: Some(hard_state), ..Group::default() };
             self.persist(group, Vec::new());
         }
+    }
+
+    /// Lets raft's time pass, with the election timeout of this node's own source: raft draws one of
+    /// a thread's, which no simulation could repeat. Each election gets another one; with the same
+    /// ones, two nodes that once campaigned together would do so for ever.
+    fn tick_raft(&mut self) {
+        let ticks = self.settings.ticks_to_election(self.elections);
+        self.raw.raft.set_randomized_election_timeout(ticks);
+        self.raw.tick();
+        let raft = &self.raw.raft;
+        let campaigns = matches!(raft.state, StateRole::Candidate | StateRole::PreCandidate);
+        self.elections += u64::from(campaigns && raft.election_elapsed == 0);
     }
 
     /// Campaigns at once if nobody else could win and all of the log is persisted. Raft refuses

@@ -9,12 +9,13 @@ pub struct NodeSettings {
     pub raft_id: u64,
     /// Ticks without a leader before an election, at least.
     pub election_tick: usize,
-    /// Ticks added to that on this node. Fixed per node instead of drawn from a thread's random
-    /// source, so that a simulation is repeatable; nodes should differ.
+    /// Ticks added to that on this node for its first election; later ones are drawn from
+    /// `run_nonce`. Nodes should differ.
     pub election_extra: usize,
     /// Ticks between heartbeats.
     pub heartbeat_tick: usize,
-    /// Random number of this run; an answer to a read of a former run must not count.
+    /// Random number of this run; an answer to a read of a former run must not count. The times of
+    /// elections follow from it, too.
     pub run_nonce: u64,
     /// Payload bytes of an append message. 1 MiB: a lost one costs little.
     pub message_bytes_max: u64,
@@ -50,13 +51,33 @@ impl NodeSettings {
         }
     }
 
+    /// Ticks without a leader before the next election of a node that began `elections` before.
+    pub(super) fn ticks_to_election(&self, elections: u64) -> usize {
+        let extra = match elections {
+            0 => self.election_extra,
+            _ => (mixed(self.run_nonce ^ elections) % self.election_spread() as u64) as usize,
+        };
+        self.election_tick + extra
+    }
+
+    /// Between how many times elections are drawn: enough that two nodes rarely meet, and no more,
+    /// because it is time without a leader.
+    fn election_spread(&self) -> usize {
+        self.election_tick.div_ceil(2)
+    }
+
+    /// The most that [`NodeSettings::ticks_to_election`] gives.
+    pub(super) fn election_ticks_max(&self) -> usize {
+        self.election_tick + self.election_extra.max(self.election_spread())
+    }
+
     pub(super) fn raft_config(&self, applied: u64) -> raft::Config {
         raft::Config {
             id: self.raft_id,
             election_tick: self.election_tick,
             heartbeat_tick: self.heartbeat_tick,
-            min_election_tick: self.election_tick + self.election_extra,
-            max_election_tick: self.election_tick + self.election_extra + 1,
+            min_election_tick: self.election_tick,
+            max_election_tick: self.election_ticks_max() + 1,
             applied,
             max_size_per_msg: self.message_bytes_max,
             max_inflight_msgs: self.inflight_max,
@@ -69,6 +90,14 @@ impl NodeSettings {
             ..raft::Config::default()
         }
     }
+}
+
+/// A number that has nothing of its origin (splitmix64).
+fn mixed(number: u64) -> u64 {
+    let mixed = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
 }
 
 /// Why a node cannot be made.

@@ -241,7 +241,11 @@ impl Bus {
     }
 
     fn input(&mut self, id: u64, input: Input) {
-        let mut queue = VecDeque::from([(id, input)]);
+        self.inputs(VecDeque::from([(id, input)]));
+    }
+
+    /// Inputs that come before what follows from any of them.
+    fn inputs(&mut self, mut queue: VecDeque<(u64, Input)>) {
         while let Some((id, input)) = queue.pop_front() {
             let Some(node) = self.nodes.get_mut(&id) else { continue };
             for output in node.step(input) {
@@ -558,4 +562,21 @@ fn a_snapshot_may_be_applied_before_it_is_persisted() {
     let outputs = node.step(Input::Persisted { group: group.number });
     assert!(outputs.iter().any(|one| matches!(one, Output::Send(_))), "{outputs:?}");
     assert_eq!(node.status().applied, 50);
+}
+
+#[test]
+fn nodes_that_campaign_at_the_same_time_do_not_do_so_for_ever() {
+    for nonce in 0..200 {
+        let mut bus = Bus::new(&[1, 2, 3]);
+        bus.nodes.retain(|id, _| *id != 1);
+        for (id, node) in &mut bus.nodes {
+            let alike = NodeSettings { election_extra: 4, run_nonce: nonce + id, ..settings(*id) };
+            *node = Node::new(alike, start(Membership::of_voters([1, 2, 3]))).unwrap();
+        }
+        let elected = (0..200).any(|_| {
+            bus.inputs([(2, Input::Tick), (3, Input::Tick)].into());
+            bus.leader().is_some()
+        });
+        assert!(elected, "nonce {nonce}: {:?}", bus.nodes);
+    }
 }
