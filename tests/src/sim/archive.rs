@@ -145,7 +145,11 @@ impl Archive {
                 .flatten();
             match extent {
                 Some(extent) => extents.push(extent),
-                None => disk.remove(&path).map_err(OpenError::Disk)?,
+                // Durably: if its name came back behind newer records, they would seem lost.
+                None => {
+                    disk.remove(&path).map_err(OpenError::Disk)?;
+                    disk.sync_folder(FOLDER).map_err(OpenError::Disk)?;
+                }
             }
         }
         if extents.is_empty() && head == Head::EMPTY {

@@ -205,7 +205,10 @@ impl Simulation {
             return self.after(delay, Event::Again { client, attempt });
         }
         self.note(client, operation, &reply);
-        let pause = self.rng.below(self.settings.pace.think_us);
+        // Half of the time a client goes on at once: so calls meet.
+        let hurries = self.rng.one_in(2);
+        let most_us = self.settings.pace.think_us;
+        let pause = self.rng.below(if hurries { most_us.min(2_000) } else { most_us });
         self.after(pause, Event::Client(client));
     }
 
@@ -292,7 +295,9 @@ impl Simulation {
     fn draw(&mut self) -> (Request, Option<(&'static str, Act)>) {
         let number = self.number();
         let registers = self.settings.registers();
-        let path = registers[self.rng.below(registers.len() as u64) as usize];
+        // One register is wanted by all.
+        let hot = self.rng.one_in(3);
+        let path = registers[if hot { 0 } else { self.rng.below(registers.len() as u64) as usize }];
         let kinds = if self.machines.len() > 1 { 22 } else { 20 };
         let (mut request, register) = match self.rng.below(kinds) {
             0..=6 => self.draw_set(path, number),

@@ -211,6 +211,7 @@ impl Simulation {
         if let Some((outcome, why)) = stop {
             let since_us = *running.stopping_us.get_or_insert(now_us);
             if now_us - since_us >= grace_us || job.open_commands().next().is_none() {
+                running.stands = false;
                 return Some(Plan::ended(board.revision, outcome, why));
             }
             self.after_in_life(at, grace_us, Event::Conduct);

@@ -41,6 +41,27 @@ pub(super) const SHELL_POINTS: [&str; 32] = [
     "command.report",
 ];
 
+/// Crash points that are seldom passed: they are drawn more often.
+pub(super) const RARE_POINTS: [&str; 17] = [
+    "elected",
+    "offer.received",
+    "chunk.given",
+    "chunk.received",
+    "fetch.complete",
+    "install.before",
+    "install.history.after",
+    "install.snapshot.after",
+    "install.apply.before",
+    "range.given",
+    "range.received",
+    "range.filled",
+    "history.fill.written",
+    "command.start.journaled",
+    "command.start.after",
+    "command.fence.before",
+    "command.fence.after",
+];
+
 /// Crash points that a node without others can pass, and does often.
 pub(super) fn points_alone() -> impl Iterator<Item = &'static str> {
     points().filter(|point| CRASH_POINTS.contains(point) || point.starts_with("history.w"))

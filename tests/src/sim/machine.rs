@@ -51,6 +51,9 @@ pub(super) struct Machine {
     pub(super) drift_ppm: i64,
     /// What the disk must still hold after a stop.
     pub(super) promised: u64,
+    /// The log was written since the power was last cut: rot in what it promised is found. Before,
+    /// rot in the last group is what ruling 18 leaves open.
+    pub(super) written: bool,
     /// Its disk is damaged: it stays down.
     pub(super) lost: bool,
     /// How far each node's history is, as it said.
@@ -79,6 +82,7 @@ impl Machine {
             wall_offset_us: 0,
             drift_ppm: 0,
             promised: 0,
+            written: false,
             lost: false,
             kept: BTreeMap::new(),
         }
@@ -338,9 +342,7 @@ impl Simulation {
             Ok(process) => {
                 let last = process.last_index();
                 invariants::what_was_promised_is_there(machine.promised, last)?;
-                if machine.identity.plant != Some(Plant::AcknowledgeBeforeSync) {
-                    machine.promised = last;
-                }
+                machine.promised = last;
                 (machine.writing, machine.applying, machine.saving) = (false, false, false);
                 machine.reporting = false;
                 machine.process = Some(process);
@@ -376,6 +378,7 @@ impl Simulation {
         let written = process.write();
         machine.promised = process.promised;
         if let Some(group) = written? {
+            self.machines[at].written = true;
             let delay = 5 + self.rng.below(100);
             self.after_in_life(at, delay, Event::Persisted(group));
         }

@@ -200,7 +200,9 @@ impl Simulation {
     }
 
     fn step_soon(&mut self, at: usize, call: u64) {
-        let delay = 20 + self.rng.below(200);
+        // Now and then a step waits long: its worker is busy.
+        let most_us = if self.rng.one_in(8) { 30_000 } else { 200 };
+        let delay = 20 + self.rng.below(most_us);
         self.after_in_life(at, delay, Event::Call(call));
     }
 

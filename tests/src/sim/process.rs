@@ -375,7 +375,15 @@ impl Process {
                     let compacted = self.log.compact_to(index).map(drop);
                     self.survives(compacted)?;
                 }
-                Work::Install(meta, body) => self.installed = Some(self.install(meta, body)?),
+                Work::Install(meta, body) => match self.install(meta, body) {
+                    Ok(batch) => self.installed = Some(batch),
+                    Err(halt) => {
+                        // Without the snapshot, the group behind it would leave a log without one.
+                        self.writing.clear();
+                        self.receive(Input::PersistFailed);
+                        return Err(halt);
+                    }
+                },
             }
         }
         self.reached("persist.after")?;

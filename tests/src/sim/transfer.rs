@@ -10,6 +10,7 @@ use super::net::Frame;
 use super::plant::Plant;
 use super::process::Halt;
 use super::simulation::Simulation;
+use std::collections::BTreeSet;
 use tiebeam_replica::Input;
 use tiebeam_replica::seams::mem::SeededRng;
 
@@ -26,6 +27,8 @@ struct Fetch {
     message: Vec<u8>,
     manifest: Manifest,
     chunks: Vec<Option<Vec<u8>>>,
+    /// Chunks that are asked for and have not come.
+    asked: BTreeSet<usize>,
     asked_tick: u64,
     moved_tick: u64,
 }
@@ -69,8 +72,9 @@ impl Simulation {
             Some(old) if old.manifest == manifest => old.chunks,
             _ => vec![None; manifest.chunks.len()],
         };
-        transfers.fetch =
-            Some(Fetch { from, message, manifest, chunks, asked_tick: ticks, moved_tick: ticks });
+        let (asked, asked_tick, moved_tick) = (BTreeSet::new(), ticks, ticks);
+        let fetch = Fetch { from, message, manifest, chunks, asked, asked_tick, moved_tick };
+        transfers.fetch = Some(fetch);
         self.ask_chunks(at);
         Ok(())
     }
@@ -78,10 +82,16 @@ impl Simulation {
     fn ask_chunks(&mut self, at: usize) {
         let transfers = &mut self.machines[at].transfers;
         let Some(fetch) = &mut transfers.fetch else { return };
+        if transfers.ticks >= fetch.asked_tick + WISH_TICKS {
+            fetch.asked.clear();
+        }
         fetch.asked_tick = transfers.ticks;
         let (from, index) = (fetch.from, fetch.manifest.index);
+        let room = WISHES_MAX.saturating_sub(fetch.asked.len());
         let missing = fetch.chunks.iter().enumerate().filter(|(_, chunk)| chunk.is_none());
-        let missing: Vec<usize> = missing.map(|(nth, _)| nth).take(WISHES_MAX).collect();
+        let missing = missing.map(|(nth, _)| nth).filter(|nth| !fetch.asked.contains(nth));
+        let missing: Vec<usize> = missing.take(room).collect();
+        fetch.asked.extend(&missing);
         for nth in missing {
             self.send(at, from, Frame::ChunkWish(ChunkWish { index, nth }));
         }
@@ -124,6 +134,7 @@ impl Simulation {
         };
         if fetch.manifest.holds(chunk.nth, &bytes) {
             fetch.moved_tick = ticks;
+            fetch.asked.remove(&chunk.nth);
             fetch.chunks[chunk.nth] = Some(bytes);
         }
         if fetch.chunks.iter().all(Option::is_some) {

@@ -13,7 +13,8 @@ use tiebeam_core::declaration::Params;
 use tiebeam_core::proposal::Plan;
 use tiebeam_core::{Path, State, Tree, diff, job};
 use tiebeam_jobs::world::{
-    CertificateOffer, CheckedCertificate, CommandWish, DerivedSecret, SealedSecret, World,
+    CertificateOffer, CheckedCertificate, CommandWish, DebugFound, DebugWish, DerivedSecret,
+    SealedSecret, World,
 };
 use tiebeam_jobs::{Job, JobError, Run};
 use tiebeam_proto::canonical;
@@ -231,6 +232,10 @@ impl World for SimWorld {
 
     fn hand_over(&self, _to: &[u32]) -> BoxFuture<Result<(), JobError>> {
         Box::pin(async { Err(JobError::failed("leadership is handed over by faults only")) })
+    }
+
+    fn collect_debug(&self, _wish: DebugWish) -> BoxFuture<Result<DebugFound, JobError>> {
+        Box::pin(async { Err(JobError::failed("there is nothing to collect in the simulation")) })
     }
 
     fn progress(&self, _percent: u8, _text: &str) {}

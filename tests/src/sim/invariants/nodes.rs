@@ -153,9 +153,13 @@ pub(in super::super) fn installed_states_are_known(ledger: &Ledger, state: &Stat
 
 /// 20: no member that lacks acknowledged history leads.
 pub(in super::super) fn who_leads_has_the_history(process: &Process) -> Checked {
-    hold(!process.archive.has_gap(), (20, "who_leads_has_the_history"), || {
-        let gap = process.archive.gap();
-        format!("node {} leads with a gap below {gap:?}", process.identity.node)
+    has_the_history(process.identity.node, process.archive.gap().map(|gap| gap.last))
+}
+
+/// 20: the same, of a node and the newest record that it lacks.
+pub(super) fn has_the_history(node: u32, lacks: Option<u64>) -> Checked {
+    hold(lacks.is_none(), (20, "who_leads_has_the_history"), || {
+        format!("node {node} leads and lacks record {lacks:?}")
     })
 }
 
