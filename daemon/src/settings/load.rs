@@ -235,7 +235,7 @@ mod tests {
         let values = |key: &Key| match key.path {
             "listen" => ("127.0.0.2:1", "\"127.0.0.2:1\""),
             "advertise" => ("n.example:2", "\"n.example:2\""),
-            "rpc.on_follower" => ("redirect", "redirect"),
+            "rpc.on_follower" => ("forward", "forward"),
             "rpc.origins" => ("https://a,https://b", "[\"https://a\", \"https://b\"]"),
             "rpc.hosts" => ("a,b", "[a, b]"),
             "metrics.listen" => ("127.0.0.1:9", "\"127.0.0.1:9\""),

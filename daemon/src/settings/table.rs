@@ -148,8 +148,8 @@ pub const KEYS: &[Key] = &[
         Kind::Text,
         true,
         &[
-            "Room that the file `reserve` holds below the data folder. When less than half of it is",
-            "free besides, it is given back, to finish, to take a snapshot and to cut; 0: none.",
+            "Room that the file `reserve` holds below the data folder. When less than half of",
+            "it is free besides, it is given back, to finish and to cut the log; 0: none.",
         ],
     ),
     key(
