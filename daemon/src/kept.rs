@@ -336,3 +336,38 @@ fn seat(change: Change) -> (u64, Seat) {
         Change::Remove(id) => (id, Seat::Gone),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recover::fixture::{append, node, proposal, take_snapshot};
+
+    #[tokio::test]
+    async fn state_is_the_same_from_whichever_snapshot_it_is_replayed() {
+        let folder = node().await;
+        let data = folder.path();
+        let own = 11 << 16 | 1;
+        let first = Kept::read(data).unwrap().everything().unwrap().state;
+        let entries = |from: u64| (from..from + 4).map(|n| proposal(&first, n).encode()).collect();
+        append(data, entries(100), 3);
+        let before = Kept::read(data).unwrap();
+        // It is the only voter: what is in its log is committed.
+        assert_eq!((before.known_committed(), before.last()), (3, 5));
+        let digests: Vec<_> =
+            (1..=5).map(|at| before.committed_at(at, own).unwrap().state.digest()).collect();
+        let beyond = before.committed_at(6, own).unwrap_err();
+        assert!(matches!(beyond, KeptError::NotCommitted { known: 5, last: 5, .. }), "{beyond}");
+        // To another member it is not known to be.
+        let other = before.committed_at(5, own + 1).unwrap_err();
+        assert!(matches!(other, KeptError::NotCommitted { known: 3, .. }), "{other}");
+        take_snapshot(data);
+        append(data, entries(200), 9);
+        let after = Kept::read(data).unwrap();
+        for (at, digest) in (1..).zip(&digests) {
+            assert_eq!(after.committed_at(at, own).unwrap().state.digest(), *digest, "{at}");
+        }
+        take_snapshot(data);
+        let old = Kept::read(data).unwrap().committed_at(4, own).unwrap_err();
+        assert!(matches!(old, KeptError::TooOld { wanted: 4, oldest: 5, .. }), "{old}");
+    }
+}
