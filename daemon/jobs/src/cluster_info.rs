@@ -11,9 +11,9 @@ pub(crate) static JOB: Job = Job {
         summary: "Show the cluster: master, members, revision, health",
         description: "Returns `{name, id, incarnation, feature_level, master, term, revision, \
                       members, health, versions, even_voters}`: `members` is each node's role, \
-                      voter or learner, `versions` each node's version where it is known. With an \
-                      even number of voters `even_voters` is true: it tolerates no more failures than \
-                      one voter less, and is for a transit only.",
+                      voter or learner, `versions` each node's version where it is known. \
+                      `even_voters` is true for an even number of voters, which tolerates no more \
+                      failures than one voter less and is for a transit only.",
         everyone: true,
         ..Declaration::READ
     },
