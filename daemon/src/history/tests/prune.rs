@@ -139,7 +139,8 @@ fn a_crash_at_any_step_leaves_the_old_segment_or_the_new_one() {
     let new = [&segment, &index].map(|path| std::fs::read(path).unwrap());
     assert!(new[0].len() < old[0].len() && new[1].len() < old[1].len());
     let drafts = ["seg.tmp", "pruned.tmp", "old.tmp"].map(|end| segment.with_extension(end));
-    let steps: [(&str, &[u8], Option<&[u8]>); 5] = [
+    type Step<'a> = (&'a str, &'a [u8], Option<&'a [u8]>);
+    let steps: [Step<'_>; 5] = [
         ("while the drafts are written", &old[0], Some(&old[1])),
         ("the old index file is aside", &old[0], None),
         ("the new segment is in place", &new[0], None),
