@@ -119,7 +119,7 @@ impl Engine {
     pub fn job(&self, id: &str) -> Result<Option<(Arc<JobRecord>, bool)>, Unreadable> {
         let state = self.board.state();
         if let Some(job) = state.live_job(id) {
-            return Ok(Some((Arc::new(job.record.clone()), job.has_ended())));
+            return Ok(Some((job.record.clone(), job.has_ended())));
         }
         Ok(self.archived_job(id)?.map(|record| (record, true)))
     }

@@ -20,7 +20,7 @@ fn record_of(archived: &Archived) -> Option<Arc<JobRecord>> {
 /// Records of jobs that made a revision and wait for their committed stamp, newest first.
 fn uncommitted(state: &State) -> Vec<Arc<JobRecord>> {
     let jobs = state.uncommitted.iter().filter_map(|sequence| state.jobs.get(sequence));
-    let mut records: Vec<_> = jobs.map(|job| Arc::new(job.record.clone())).collect();
+    let mut records: Vec<_> = jobs.map(|job| job.record.clone()).collect();
     records.sort_by_key(|record| std::cmp::Reverse(record.result.result_revision));
     records
 }
@@ -141,11 +141,26 @@ pub fn node(engine: &Engine, node: u32) -> Value {
     })
 }
 
+/// What a node says that the others do not take for a member any more.
+fn removed(engine: &Engine) -> Option<String> {
+    let is_member = engine.board.state().members.contains_key(&engine.identity.node_id);
+    let deniers = engine.cluster.peers().map(|peers| peers.deniers()).unwrap_or_default();
+    let back = "`tiebeamd join` with an empty data folder and a new token brings it back";
+    match (is_member, deniers.as_slice()) {
+        (false, _) => Some(format!("this node was removed from the cluster: {back}")),
+        (true, []) => None,
+        (true, deniers) => Some(format!(
+            "nodes {deniers:?} say that this node is no member: if it was removed, {back}"
+        )),
+    }
+}
+
 /// The health of the cluster as this node sees it.
 pub fn health(engine: &Engine) -> Value {
     let mut problems = Vec::new();
-    if !engine.is_master() {
-        problems.push("no master is confirmed here".to_owned());
+    if engine.role.borrow().leader.is_none() {
+        problems.push("no master is known here".to_owned());
+        problems.extend(removed(engine));
     }
     if engine.space.is_spent() {
         problems.push("the disk is full: the reserve is given back, only volatile reads go".into());

@@ -5,6 +5,7 @@ use crate::proposal::{Needs, Submission};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use tiebeam_proto::outcome::{IllegalMove, Move};
 use tiebeam_proto::record::{self, JobRecord, ResultRecord, Scheduling, Stages};
 use tiebeam_proto::{Outcome, ResultObject, Stage, time::Time};
@@ -15,7 +16,7 @@ pub struct Job {
     /// The number behind the dot of its id.
     pub sequence: u64,
     /// What will be archived.
-    pub record: JobRecord,
+    pub record: Arc<JobRecord>,
     /// Where it is.
     pub stage: Stage,
     /// Who may do it.
@@ -105,7 +106,7 @@ impl Job {
         };
         Job {
             sequence,
-            record,
+            record: Arc::new(record),
             stage: Stage::Submitted,
             needs: s.needs,
             locks: s.locks,
@@ -119,11 +120,16 @@ impl Job {
         }
     }
 
+    /// The record, to be changed. Whoever holds it keeps the one from before.
+    pub fn record_mut(&mut self) -> &mut JobRecord {
+        Arc::make_mut(&mut self.record)
+    }
+
     /// Moves the job on and stamps the stage's time.
     pub fn advance(&mut self, by: Move, time: Time) -> Result<Stage, IllegalMove> {
         let next = self.stage.next(by)?;
         self.stage = next;
-        let stages = &mut self.record.stages;
+        let stages = &mut self.record_mut().stages;
         let slot = match next {
             Stage::Submitted => &mut stages.submitted,
             Stage::Scheduled => &mut stages.scheduled,
@@ -137,9 +143,10 @@ impl Job {
 
     /// Notes how the job ended.
     pub fn end(&mut self, outcome: Outcome, error: Option<String>) {
-        self.record.outcome = Some(outcome);
-        self.record.result.result_code = outcome.code();
-        self.record.result.result_desc = error;
+        let record = self.record_mut();
+        record.outcome = Some(outcome);
+        record.result.result_code = outcome.code();
+        record.result.result_desc = error;
     }
 
     /// Whether nothing but the committed stamp can still be added.

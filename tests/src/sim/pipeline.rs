@@ -332,6 +332,7 @@ impl Simulation {
             revisions: process.archive.revisions.clone(),
             nonce: nonce.to_owned(),
             live,
+            upgraded: self.machines[at].upgraded,
             wishes: Arc::default(),
         };
         let mut plan = match world::plan(job, user, params, world) {
@@ -492,7 +493,7 @@ impl Simulation {
         let ended = match process.board.live_job(id) {
             Some(job) => {
                 let committed = machine.pipeline.reports.is_committed(job.sequence);
-                (job.has_ended() && committed).then(|| Arc::new(job.record.clone()))?
+                (job.has_ended() && committed).then(|| job.record.clone())?
             }
             None => process.archive.jobs.get(id)?.clone(),
         };
@@ -552,6 +553,16 @@ fn named(body: &Body) -> String {
             run.plan.writes.len()
         ),
         Body::Finish(finish) => format!("Finish {} {}", finish.job, finish.plan.outcome.name()),
+        Body::Schedule(schedule) => format!("Schedule {}", schedule.job),
+        Body::Intent(intent) => format!("Intent {} of job {}", intent.key, intent.job),
+        Body::CommandEnded(ended) => {
+            format!("CommandEnded {} of job {}: {}", ended.key, ended.job, ended.record.result)
+        }
+        Body::Cancel(cancel) => format!("Cancel {} by {}", cancel.job, cancel.user),
+        Body::Committed(committed) => format!(
+            "Committed {:?}, applied {:?}, pending {:?}",
+            committed.jobs, committed.applied, committed.pending
+        ),
         other => format!("{other:?}"),
     }
 }

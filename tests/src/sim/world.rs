@@ -49,6 +49,8 @@ pub(super) struct SimWorld {
     pub(super) nonce: String,
     /// The job as State has it now, on the long path: what its commands came to.
     pub(super) live: Option<Arc<job::Job>>,
+    /// The node's jobs have other code than they had.
+    pub(super) upgraded: bool,
     /// Commands that the run asked for and that have no intent.
     pub(super) wishes: Arc<Mutex<Vec<CommandWish>>>,
 }
@@ -99,7 +101,7 @@ impl SimWorld {
         }
         let live = self.state.uncommitted.iter().filter_map(|job| self.state.jobs.get(job));
         let made = |job: &&Arc<job::Job>| job.record.result.result_revision == Some(revision);
-        live.into_iter().find(made).map(|job| Arc::new(job.record.clone()))
+        live.into_iter().find(made).map(|job| job.record.clone())
     }
 }
 
@@ -183,7 +185,8 @@ impl World for SimWorld {
         Box::pin(async { Err(JobError::failed("the simulation verifies the history itself")) })
     }
 
-    fn command(&self, wish: CommandWish) -> BoxFuture<Result<CommandRecord, JobError>> {
+    fn command(&self, mut wish: CommandWish) -> BoxFuture<Result<CommandRecord, JobError>> {
+        wish.timeout_s += u64::from(self.upgraded);
         let Some(job) = &self.live else {
             let error = JobError::failed("a job that is done in one entry cannot run commands");
             return Box::pin(async { Err(error) });

@@ -51,7 +51,7 @@ impl State {
             epoch,
             ended: false,
         });
-        job.record.commands.push(CommandRecord {
+        job.record_mut().commands.push(CommandRecord {
             name: intent.key.clone(),
             node: intent.node,
             result: "open".to_owned(),
@@ -82,7 +82,7 @@ impl State {
             record.truncated = true;
         }
         entry.command(job, &ended.key, record.node, &record.result);
-        job.record.commands[at] = record;
+        job.record_mut().commands[at] = record;
         entry.due();
         Answer::Done
     }

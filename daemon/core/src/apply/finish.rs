@@ -54,7 +54,7 @@ impl State {
             .filter(|command| command.result == "indeterminate")
             .map(|command| (command.name.clone(), command.node));
         let commands: Vec<_> = open.into_iter().chain(unknown).collect();
-        for command in &mut job.record.commands {
+        for command in &mut job.record_mut().commands {
             if command.result == "open" {
                 command.result = "indeterminate".to_owned();
                 command.evidence = Some("the job ended before the command's end was known".into());
@@ -81,7 +81,7 @@ impl State {
             let job = self.jobs.remove(sequence).expect("an uncommitted job is live");
             let mut job = Arc::unwrap_or_clone(job);
             job.advance(Move::Commit, committed.time).expect("a finished job commits");
-            job.record.nodes = Some(NodesApplied {
+            job.record_mut().nodes = Some(NodesApplied {
                 applied: committed.applied.clone(),
                 pending: committed.pending.iter().map(|(node, _)| *node).collect(),
                 reasons: committed

@@ -96,8 +96,8 @@ impl State {
         }
         self.end_live_jobs(&mut entry, new);
         let mut job = self.incarnation_job(new);
-        job.record.change = diff::between(&self.config, &config, &Path::root());
-        job.record.result.result_revision = Some(revision);
+        job.record_mut().change = diff::between(&self.config, &config, &Path::root());
+        job.record_mut().result.result_revision = Some(revision);
         (self.config, self.revision) = (config, revision);
         self.seat_alone(new, entry.index);
         self.keep_full_tree(revision);
@@ -206,13 +206,13 @@ impl State {
             submitted: new.wall,
         };
         let mut job = Job::submitted(submission, self.last_job, self.clock_us);
-        job.record.scheduling.base_revision = self.revision;
+        job.record_mut().scheduling.base_revision = self.revision;
         for step in [Move::Accept, Move::Begin, Move::End { revision: true }, Move::Commit] {
             job.advance(step, new.wall).expect("a job goes through its stages");
         }
         assert_eq!(job.stage, Stage::Committed, "it is final");
         job.end(Outcome::Ok, None);
-        job.record.nodes =
+        job.record_mut().nodes =
             Some(NodesApplied { applied: vec![new.node], ..NodesApplied::default() });
         job
     }

@@ -160,7 +160,7 @@ impl State {
     /// Archives a job that has reached its last stage. The job must have left `jobs` already.
     fn archive_job(&mut self, entry: &mut Entry, job: Job) -> Arc<JobRecord> {
         assert!(job.record.outcome.is_some(), "only a job that ended is archived");
-        let record = Arc::new(job.record);
+        let record = job.record;
         self.archive(entry, &*record, Some(record.clone()));
         if record.kind == Kind::Read {
             self.chain.reads += 1;

@@ -37,8 +37,8 @@ impl State {
             return self.decline(entry, job, denied.to_string(), schedule.time);
         }
         job.advance(Move::Accept, schedule.time).expect("a waiting job can be accepted");
-        job.record.scheduling.base_revision = self.revision;
-        job.record.scheduling.waited_us = self.clock_us.saturating_sub(job.submitted_us);
+        job.record_mut().scheduling.base_revision = self.revision;
+        job.record_mut().scheduling.waited_us = self.clock_us.saturating_sub(job.submitted_us);
         entry.stage(&job, Stage::Scheduled, schedule.time);
         self.hold_base(self.revision);
         self.locks_held.take(&job.locks);

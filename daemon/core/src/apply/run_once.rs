@@ -43,7 +43,7 @@ impl State {
             }
         };
         let at = |time: Option<Time>| time.unwrap_or(submission.submitted);
-        job.record.scheduling.base_revision = run.plan.base_revision;
+        job.record_mut().scheduling.base_revision = run.plan.base_revision;
         job.advance(Move::Accept, at(run.times.scheduled)).expect("submitted accepts");
         job.advance(Move::Begin, at(run.times.executed)).expect("scheduled begins");
         for stage in [Stage::Submitted, Stage::Scheduled, Stage::Executed] {
@@ -107,7 +107,7 @@ impl State {
         time: Time,
     ) -> Answer {
         let id = job.record.job.clone();
-        job.record.stages.scheduled.get_or_insert(time);
+        job.record_mut().stages.scheduled.get_or_insert(time);
         job.advance(Move::Refuse, time).expect("a job that did not begin can be refused");
         job.end(Outcome::Declined, Some(why));
         entry.stage(&job, Stage::Finished, time);
@@ -126,7 +126,7 @@ impl State {
     ) -> Answer {
         let revision = tried.as_ref().and_then(|tried| self.keep(tried));
         job.end(plan.outcome, plan.error.clone());
-        let result = &mut job.record.result;
+        let result = &mut job.record_mut().result;
         result.result_output = plan.output.clone();
         result.result_warnings = plan.warnings.clone();
         result.result_plan = plan.dry_run.clone();
@@ -142,12 +142,13 @@ impl State {
             let record = self.archive_job(entry, job);
             return Answer::Job { id, record: Some(record) };
         };
-        job.record.change = tried.map(|tried| tried.changes).unwrap_or_default();
-        job.record.commands.push(config_change(&job, time));
+        job.record_mut().change = tried.map(|tried| tried.changes).unwrap_or_default();
+        let section = config_change(&job, time);
+        job.record_mut().commands.push(section);
         self.keep_full_tree(revision);
         job.change_index = Some(entry.index);
         entry.revision(revision, &job);
-        let record = Arc::new(job.record.clone());
+        let record = job.record.clone();
         self.uncommitted.insert(job.sequence);
         self.jobs.insert(job.sequence, Arc::new(job));
         entry.due();
