@@ -20,7 +20,10 @@ use std::sync::Arc;
 use tiebeam_core::State;
 use tiebeam_core::path::path;
 use tiebeam_core::proposal::{Body, Rehash};
-use tiebeam_proto::{Params, RpcError, time::Time};
+use tiebeam_proto::{ErrorCode, Params, RpcError, time::Time};
+
+/// How often one call follows a master that moves.
+const MOVES_MAX: u32 = 3;
 
 /// The service over an engine.
 pub struct Node(pub Arc<Engine>);
@@ -94,6 +97,30 @@ async fn log_in(
         }
         Err(auth::Denied::Busy) => Err(LoginError::NoMaster),
         Err(_) => Err(LoginError::Wrong),
+    }
+}
+
+/// Runs a call here if this node is the master, else there; again when the master moved before
+/// anything was proposed.
+async fn call_anywhere(
+    engine: &Arc<Engine>,
+    call: Call,
+    method: &str,
+    params: Params,
+) -> Result<Value, RpcError> {
+    let mut moves = 0;
+    loop {
+        let here = engine.is_master();
+        let (call, params) = (call.clone(), params.clone());
+        let answer = match here {
+            true => methods::run(engine.clone(), call, method, params).await,
+            false => remote::call_master(engine, &call, method, params).await,
+        };
+        moves += 1;
+        let nowhere = matches!(&answer, Err(error) if error.code == ErrorCode::NoMaster);
+        if !nowhere || engine.is_master() == here || moves > MOVES_MAX {
+            return answer;
+        }
     }
 }
 
@@ -216,10 +243,10 @@ impl Service for Node {
         let class = self.method_class(&method);
         let passes = self.forwards() || call.source == Source::Unix;
         Box::pin(async move {
-            if class == MethodClass::Master && passes && !engine.is_master() {
-                return remote::call_master(&engine, &call, &method, params).await;
+            if class != MethodClass::Master || !passes {
+                return methods::run(engine, call, &method, params).await;
             }
-            methods::run(engine, call, &method, params).await
+            call_anywhere(&engine, call, &method, params).await
         })
     }
 

@@ -300,7 +300,9 @@ pub async fn call_master(
         let asked = ask_master(engine, call, &body, method).await;
         match asked {
             Ok(Ok(value)) => return Ok(value),
-            Ok(Err(error)) if error.code != ErrorCode::NoMaster => return Err(error),
+            Ok(Err(error)) if error.code != ErrorCode::NoMaster || engine.is_master() => {
+                return Err(error);
+            }
             Ok(Err(error)) if Instant::now() >= until => return Err(error),
             Err(false) if !repeat || Instant::now() >= until => return Err(lost(repeat)),
             Err(true) if Instant::now() >= until => {
@@ -327,7 +329,7 @@ async fn ask_master(
 ) -> Result<Result<Value, RpcError>, bool> {
     let cluster = &engine.cluster;
     if engine.is_master() {
-        // It became the master itself meanwhile: the front asks again.
+        // It became the master itself meanwhile: the service runs the call here.
         let text = "the master moved to this node";
         return Ok(Err(RpcError::new(ErrorCode::NoMaster, text)));
     }

@@ -7,6 +7,7 @@ use super::Shared;
 use super::link::Link;
 use super::verify::Verifier;
 use super::wire::{self, Greeting, GreetingError, Purpose};
+use rustls::AlertDescription;
 use rustls::pki_types::ServerName;
 use std::io;
 use std::time::Duration;
@@ -72,6 +73,15 @@ pub enum DialError {
     NoAddress,
 }
 
+impl DialError {
+    /// Whether the member said that this node is none: the alert of its verifier.
+    fn is_denial(&self) -> bool {
+        let DialError::Refused { source, .. } = self else { return false };
+        let tls = source.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        matches!(tls, Some(rustls::Error::AlertReceived(AlertDescription::AccessDenied)))
+    }
+}
+
 /// Connects to the member of a link; the error is that of its first address.
 pub async fn connect(
     shared: &Shared,
@@ -82,11 +92,13 @@ pub async fn connect(
     for address in link.addresses() {
         match connect_to(shared, link, purpose, &address).await {
             Ok(stream) => {
+                link.note_denied(false);
                 link.address_worked(&address);
                 link.hear();
                 return Ok(stream);
             }
             Err(error) => {
+                link.note_denied(error.is_denial());
                 first.get_or_insert(error);
             }
         }

@@ -43,6 +43,8 @@ pub struct Link {
     /// Its format plus one; 0 if it is not known.
     format: AtomicU32,
     outage_told: AtomicBool,
+    /// It said that this node is no member.
+    denies: AtomicBool,
     seats: Mutex<Vec<Seat>>,
 }
 
@@ -77,6 +79,7 @@ impl Link {
             heard: AtomicU64::new(0),
             format: AtomicU32::new(0),
             outage_told: AtomicBool::new(false),
+            denies: AtomicBool::new(false),
             seats: Mutex::default(),
         }
     }
@@ -110,6 +113,16 @@ impl Link {
         // One more than is dialled: the newest is usually the directory's.
         let surplus = worked.len().saturating_sub(FORMER_MAX + 1);
         worked.drain(..surplus);
+    }
+
+    /// How the last attempt to connect ended: whether it said that this node is no member.
+    pub fn note_denied(&self, denied: bool) {
+        self.denies.store(denied, Ordering::Relaxed);
+    }
+
+    /// Whether it last said that this node is no member.
+    pub fn denies(&self) -> bool {
+        self.denies.load(Ordering::Relaxed)
     }
 
     /// Something came from it.

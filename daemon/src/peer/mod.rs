@@ -246,6 +246,15 @@ impl Peers {
         self.0.links.load().get(&peer).is_some_and(|link| link.outbox.is_open())
     }
 
+    /// Members that last refused this node as one that is no member, by node id.
+    pub fn deniers(&self) -> Vec<u32> {
+        let links = self.0.links.load();
+        let mut deniers: Vec<u32> =
+            links.values().filter(|link| link.denies()).map(|link| link.id.node).collect();
+        deniers.sort_unstable();
+        deniers
+    }
+
     /// The number of the format that a member last said it speaks; see [`FORMAT`].
     pub fn format(&self, peer: u64) -> Option<u16> {
         self.0.links.load().get(&peer)?.format()

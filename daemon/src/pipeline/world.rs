@@ -26,8 +26,8 @@ use tiebeam_proto::record::{CommandRecord, JobRecord};
 /// them waits for its committed stamp.
 const LOOK_BACK_MAX: u64 = 2 * TREE_EVERY;
 
-/// How long a member gets to take leadership over: it takes one message and one election.
-const HAND_OVER_WAIT: Duration = Duration::from_secs(1);
+/// What a member gets beyond an election timeout to take leadership over.
+const HAND_OVER_MARGIN: Duration = Duration::from_millis(200);
 
 /// The world of one run.
 pub struct JobWorld {
@@ -280,7 +280,9 @@ pub async fn hand_over(engine: &Engine, to: &[u32]) -> Result<(), JobError> {
     for next in tries.iter().chain(&tries) {
         engine.proposer.transfer(Some(*next));
         let given = role.wait_for(|role| !role.leads);
-        if tokio::time::timeout(HAND_OVER_WAIT, given).await.is_ok() {
+        // Raft ignores a second request for the same member until the first one is given up.
+        let wait = engine.cluster.election_timeout() + HAND_OVER_MARGIN;
+        if tokio::time::timeout(wait, given).await.is_ok() {
             return Ok(());
         }
     }
