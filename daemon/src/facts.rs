@@ -158,7 +158,7 @@ fn removed(engine: &Engine) -> Option<String> {
 /// The health of the cluster as this node sees it.
 pub fn health(engine: &Engine) -> Value {
     let mut problems = Vec::new();
-    if engine.role.borrow().leader.is_none() {
+    if engine.cluster.leader().is_none() {
         problems.push("no master is known here".to_owned());
         problems.extend(removed(engine));
     }

@@ -265,7 +265,7 @@ impl Service for Node {
 
     fn master(&self) -> Option<Master> {
         let engine = self.engine();
-        let leader = engine.role.borrow().leader?;
+        let leader = engine.cluster.leader()?;
         let node = u32::try_from(leader >> 16).ok()?;
         let entry = engine.board.state().config.value(&State::node_path(node))?;
         let address = entry["address"].as_str()?;
@@ -287,7 +287,7 @@ impl Service for Node {
     fn ready(&self) -> (bool, Value) {
         let engine = self.engine();
         let state = engine.board.state();
-        let led = engine.is_master() || engine.role.borrow().leader.is_some();
+        let led = engine.cluster.leader().is_some();
         let whole = engine.history.gaps(state.chain.floor_index.max(1)).is_empty();
         let caught_up = engine.cluster.is_caught_up();
         let ready = led && whole && caught_up && !engine.stop.is_cancelled();

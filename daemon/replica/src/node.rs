@@ -56,6 +56,8 @@ pub struct Node {
     /// What the shell applied last. A snapshot may be applied before the log has begun anew behind
     /// it; raft is told when it has.
     applied: u64,
+    /// Index of the last snapshot of a leader.
+    installed: u64,
     groups: u64,
     ready_number: u64,
     /// A commit index that no group has carried yet. Nothing depends on its being durable, so it
@@ -105,6 +107,7 @@ impl Node {
             membership,
             unpersisted: VecDeque::new(),
             applied: 0,
+            installed: 0,
             groups: 0,
             ready_number: 0,
             commit_unwritten: None,
@@ -374,6 +377,10 @@ impl Node {
     }
 
     fn conf_applied(&mut self, index: u64, accepted: bool) {
+        if index <= self.installed {
+            // A snapshot came in between; it knows the members.
+            return;
+        }
         let change = self.conf_waiting.remove(&index).expect("a change is applied once, in order");
         if !accepted {
             return;
@@ -500,6 +507,7 @@ impl Node {
         let mark = Mark { index: meta.index, term: meta.term };
         self.membership = Membership::from_conf_state(meta.get_conf_state());
         self.raw.mut_store().install(mark);
+        self.installed = mark.index;
         self.raw.mut_store().set_snapshot(mark, &self.membership, snapshot.data.clone());
         self.conf_waiting.clear();
         group.reset = Some(mark);

@@ -146,6 +146,14 @@ impl Cluster {
         role.leads && self.board.state().term == role.term
     }
 
+    /// The leader, if it was heard within one election timeout (ruling 25). A learner and a node
+    /// that was removed never campaign: what raft last told them of a leader stands for ever.
+    pub fn leader(&self) -> Option<u64> {
+        let leader = self.role.borrow().leader?;
+        let is_member = self.board.state().members.contains_key(&self.own());
+        (is_member && self.is_online(leader)).then_some(leader)
+    }
+
     /// Everything that was committed when this process started is applied: it may publish, report
     /// and be read from.
     pub fn note_caught_up(&self) {

@@ -372,6 +372,6 @@ pub fn answer_text(answer: Result<Value, RpcError>) -> Vec<u8> {
 
 /// Where a master is reached by clients: `host:port`.
 pub fn master_address(engine: &Engine) -> Option<String> {
-    let leader = engine.role.borrow().leader?;
+    let leader = engine.cluster.leader()?;
     address_of(&engine.board.state(), leader)
 }
