@@ -1,0 +1,161 @@
+//! Commands on three nodes while daemons die: each ends once, and its result is there (ruling 9).
+
+use super::{eventually, follower};
+use nix::unistd::{Uid, User};
+use serde_json::{Value, json};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use tiebeam_tests::Options;
+use tiebeam_tests::cluster::TestCluster;
+
+/// The user that commands run as: nobody, or who runs the tests if that is not root.
+fn command_user() -> String {
+    let own = Uid::effective();
+    if own.is_root() {
+        return "nobody".to_owned();
+    }
+    User::from_uid(own).ok().flatten().map_or_else(|| own.to_string(), |user| user.name)
+}
+
+fn start() -> TestCluster {
+    let options = Options::default()
+        .set("exec.enabled", "true")
+        .set("exec.allow", "/bin/sh")
+        .set("exec.users", &command_user());
+    TestCluster::start(3, &options)
+}
+
+/// A file to which every command adds its process id.
+fn marks(cluster: &TestCluster) -> PathBuf {
+    let file = cluster.nodes[0].folder.join("marks");
+    std::fs::write(&file, "").expect("a new file");
+    std::fs::set_permissions(&file, PermissionsExt::from_mode(0o666)).expect("it is ours");
+    file
+}
+
+fn marked(file: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(file).expect("it is there");
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    lines.sort();
+    lines
+}
+
+/// Starts a command that leaves its mark, says it, lives for some seconds and says `done`.
+fn begin(cluster: &TestCluster, marks: &Path, seconds: u32, nodes: Value) -> String {
+    let text = format!("echo $$ >> {}; echo $$; sleep {seconds}; echo done", marks.display());
+    let params = json!({"argv": ["/bin/sh", "-c", text], "nodes": nodes});
+    let kwargs = json!({"params": params, "request_id": format!("command-of-{seconds}")});
+    let id = cluster.call(&cluster.admin(), "job_start", json!(["command_run", kwargs]));
+    id.expect("a job").as_str().expect("an id is text").to_owned()
+}
+
+fn run_marks(file: &Path, count: usize) {
+    eventually("the commands run", || (marked(file).len() >= count).then_some(()));
+}
+
+/// Each node's command ended well and is one of those that left a mark, which are no more.
+#[track_caller]
+fn ran_once_each(result: &Value, marks: &Path, nodes: &[usize]) {
+    assert_eq!(result["result_code"], 0, "{result}");
+    let mut told: Vec<String> = Vec::new();
+    for at in nodes {
+        let output = &result["result_output"][(11 + at).to_string()]["output"];
+        let mut lines = output.as_str().unwrap_or_default().lines();
+        told.extend(lines.next().map(str::to_owned));
+        assert_eq!(lines.next(), Some("done"), "{result}");
+    }
+    told.sort();
+    assert_eq!(told, marked(marks), "each ran once: {result}");
+}
+
+#[test]
+fn a_command_on_three_nodes_outlives_two_masters() {
+    let mut cluster = start();
+    let marks = marks(&cluster);
+    let begun = Instant::now();
+    let id = begin(&cluster, &marks, 20, json!("all"));
+    for second in [5, 12] {
+        std::thread::sleep((begun + Duration::from_secs(second)).duration_since(Instant::now()));
+        let master = cluster.master();
+        cluster.nodes[master].kill9();
+        std::thread::sleep(Duration::from_secs(2));
+        cluster.nodes[master].begin();
+    }
+    ran_once_each(&cluster.result(&id), &marks, &[0, 1, 2]);
+    println!("it ended {:.1} s after its start", begun.elapsed().as_secs_f64());
+    cluster.nodes.iter_mut().for_each(tiebeam_tests::TestNode::wait_ready);
+    let record = cluster.call(&cluster.admin(), "job_info", json!([id])).expect("a record");
+    let commands = record["commands"].as_array().expect("commands");
+    assert_eq!(commands.len(), 3, "{record}");
+    assert!(commands.iter().all(|command| command["result"] == "ok"), "{record}");
+}
+
+#[test]
+fn a_command_outlives_the_daemon_of_its_own_node() {
+    let mut cluster = start();
+    let (marks, at) = (marks(&cluster), follower(&cluster));
+    let id = begin(&cluster, &marks, 6, json!([11 + at]));
+    run_marks(&marks, 1);
+    cluster.nodes[at].kill9();
+    std::thread::sleep(Duration::from_secs(2));
+    cluster.nodes[at].begin();
+    ran_once_each(&cluster.result(&id), &marks, &[at]);
+}
+
+#[test]
+fn a_command_that_ends_while_its_node_is_down_is_told_when_it_is_back() {
+    let mut cluster = start();
+    let (marks, at) = (marks(&cluster), follower(&cluster));
+    let id = begin(&cluster, &marks, 2, json!([11 + at]));
+    run_marks(&marks, 1);
+    cluster.nodes[at].kill9();
+    std::thread::sleep(Duration::from_secs(4));
+    let unfinished =
+        cluster.call(&cluster.admin(), "job_result", json!([id])).expect("it is known");
+    assert_eq!(unfinished["result_code"], 5, "{unfinished}");
+    cluster.nodes[at].begin();
+    ran_once_each(&cluster.result(&id), &marks, &[at]);
+}
+
+#[test]
+fn a_command_on_another_node_is_cancelled_for_certain() {
+    let cluster = start();
+    let (marks, at) = (marks(&cluster), follower(&cluster));
+    let id = begin(&cluster, &marks, 600, json!([11 + at]));
+    run_marks(&marks, 1);
+    let word = cluster.call(&cluster.admin(), "job_cancel", json!([id])).expect("a word");
+    assert_eq!(word, "stopping");
+    let result = cluster.result(&id);
+    assert_eq!(result["result_name"], "CANCELLED", "{result}");
+    let pid = marked(&marks).remove(0);
+    assert!(!Path::new(&format!("/proc/{pid}")).exists(), "its process has gone");
+    let record = cluster.call(&cluster.admin(), "job_info", json!([id])).expect("a record");
+    let command = &record["commands"][0];
+    assert_ne!(command["result"], "indeterminate", "{command}");
+    let locks = cluster.output("lock_list", json!({}));
+    assert!(!locks.to_string().contains(&id), "nothing is held: {locks}");
+}
+
+#[test]
+fn a_node_that_comes_back_starts_nothing_that_was_given_up() {
+    let mut cluster = start();
+    let (marks, at) = (marks(&cluster), follower(&cluster));
+    cluster.nodes[at].kill9();
+    let text = format!("echo $$ >> {}", marks.display());
+    let params = json!({"argv": ["/bin/sh", "-c", text], "nodes": [11 + at]});
+    let kwargs = json!({"params": params, "deadline_s": 2});
+    let id = cluster.call(&cluster.admin(), "job_start", json!(["command_run", kwargs]));
+    let id = id.expect("a job").as_str().expect("an id is text").to_owned();
+    let result = cluster.result(&id);
+    assert_eq!(
+        result["result_name"], "INDETERMINATE",
+        "nobody can say that it did not run: {result}"
+    );
+    cluster.nodes[at].run();
+    eventually("the doubt ends", || {
+        let locks = cluster.output("lock_list", json!({}));
+        (!locks.to_string().contains(&id)).then_some(())
+    });
+    assert_eq!(marked(&marks), Vec::<String>::new(), "it was given up long before");
+}
