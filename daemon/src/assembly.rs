@@ -54,36 +54,16 @@ pub struct Parts {
 /// # Errors
 /// See [`NodeError`].
 pub fn assemble(data: PathBuf, identity: Identity, settings: Settings) -> Result<Parts, NodeError> {
-    let keys = Arc::new(Keys::load(&data).map_err(NodeError::Keys)?);
-    let recovered = Recovered::load(&data, &identity).map_err(NodeError::Replica)?;
-    let alone = recovered.is_alone();
-    let chain = recovered.state().chain;
-    // A node alone never jumps: a history that ends before its State is damage.
-    let start = match alone {
-        true => Start::at(&data, None),
-        false => Start::behind(&data, Head { index: chain.index, hash: chain.head }),
-    };
-    let history = HistoryThread::spawn(&start).map_err(NodeError::History)?;
-    report_opening(&history);
+    let Stored { keys, recovered, alone, history } = Stored::open(&data, &identity)?;
     let board = Arc::new(Board::new(recovered.state().clone()));
     let metrics = Arc::new(Metrics::default());
     let tls =
         certificates::tls(&data, &keys, recovered.state()).map_err(NodeError::Certificates)?;
     let users = Arc::new(crate::users::StateUsers::new(board.clone()));
     let auth = Authenticator::new(users, keys.cluster.clone()).map_err(NodeError::Keys)?;
-    let program = std::env::current_exe().map_err(NodeError::Runtime)?;
-    let (host, found) = Host::open(&data, program, policy(&settings)).map_err(NodeError::Host)?;
-    tracing::info!(commands = found.len(), "command journal opened");
+    let host = open_host(&data, &settings)?;
     let jobs_waiting = Arc::new(AtomicU64::new(0));
-    let job_files = jobfile::Projection::spawn(jobfile::Start {
-        folder: data.join("jobs"),
-        history: history.history.clone(),
-        handle: history.handle.clone(),
-        jobs_waiting: jobs_waiting.clone(),
-        limits: jobfile::Limits::default(),
-    })
-    .map_err(NodeError::JobFiles)?;
-    let stop = CancellationToken::new();
+    let job_files = start_job_files(&data, &history, &jobs_waiting)?;
     let (to_raft, from_all) = channel();
     let (role, role_seen) = watch::channel(Role::default());
     let cluster = Arc::new(Cluster::new(
@@ -94,8 +74,8 @@ pub fn assemble(data: PathBuf, identity: Identity, settings: Settings) -> Result
         election_timeout(&settings),
     ));
     let desk = Arc::new(Desk::new(cluster.clone(), to_raft.clone()));
-    let peer_tls = Arc::new(peer_tls(&data, &keys)?);
     let peers_end = CancellationToken::new();
+    let peer_tls = Arc::new(peer_tls(&data, &keys)?);
     cluster.connect(Peers::start(peer_tls, cluster.clone(), desk.clone(), peers_end.clone()));
     let stamp = Arc::new(Stamp::default());
     let wiring = Wiring {
@@ -131,13 +111,60 @@ pub fn assemble(data: PathBuf, identity: Identity, settings: Settings) -> Result
         published: Default::default(),
         metrics,
         tls,
-        stop,
+        stop: CancellationToken::new(),
         started: std::time::Instant::now(),
         identity,
     });
     desk.open(&engine);
     tokio::spawn(keeper::note_load(engine.clone(), jobs_waiting));
     Ok(Parts { engine, replica, history, job_files, raft: to_raft, alone, peers_end })
+}
+
+/// What the data folder held.
+struct Stored {
+    keys: Arc<Keys>,
+    recovered: Recovered,
+    alone: bool,
+    history: HistoryThread,
+}
+
+impl Stored {
+    fn open(data: &Path, identity: &Identity) -> Result<Stored, NodeError> {
+        let keys = Arc::new(Keys::load(data).map_err(NodeError::Keys)?);
+        let recovered = Recovered::load(data, identity).map_err(NodeError::Replica)?;
+        let alone = recovered.is_alone();
+        let chain = recovered.state().chain;
+        // A node alone never jumps: a history that ends before its State is damage.
+        let start = match alone {
+            true => Start::at(data, None),
+            false => Start::behind(data, Head { index: chain.index, hash: chain.head }),
+        };
+        let history = HistoryThread::spawn(&start).map_err(NodeError::History)?;
+        report_opening(&history);
+        Ok(Stored { keys, recovered, alone, history })
+    }
+}
+
+fn open_host(data: &Path, settings: &Settings) -> Result<Host, NodeError> {
+    let program = std::env::current_exe().map_err(NodeError::Runtime)?;
+    let (host, found) = Host::open(data, program, policy(settings)).map_err(NodeError::Host)?;
+    tracing::info!(commands = found.len(), "command journal opened");
+    Ok(host)
+}
+
+fn start_job_files(
+    data: &Path,
+    history: &HistoryThread,
+    jobs_waiting: &Arc<AtomicU64>,
+) -> Result<jobfile::Projection, NodeError> {
+    jobfile::Projection::spawn(jobfile::Start {
+        folder: data.join("jobs"),
+        history: history.history.clone(),
+        handle: history.handle.clone(),
+        jobs_waiting: jobs_waiting.clone(),
+        limits: jobfile::Limits::default(),
+    })
+    .map_err(NodeError::JobFiles)
 }
 
 /// The shortest time without a leader after which a member asks for an election.

@@ -11,6 +11,7 @@ use prometheus_client::registry::Registry;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use tiebeam_core::state::Member;
 
 /// A counter by how jobs ended.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -81,10 +82,7 @@ pub fn text(engine: &Engine) -> String {
     for (name, help, counter) in counters {
         registry.register(name, help, counter.clone());
     }
-    for (name, help, value) in [
-        ("log_syncs", "Syncs of the raft log", metrics.log_syncs.load(Ordering::Relaxed)),
-        ("log_groups", "Groups written to it", metrics.log_groups.load(Ordering::Relaxed)),
-    ] {
+    for (name, help, value) in counted_elsewhere(engine) {
         let counter: Counter = Counter::default();
         counter.inc_by(value);
         registry.register(name, help, counter);
@@ -101,6 +99,30 @@ pub fn text(engine: &Engine) -> String {
     }
 }
 
+/// What other threads count in plain numbers.
+fn counted_elsewhere(engine: &Engine) -> Vec<(&'static str, &'static str, u64)> {
+    let metrics = &engine.metrics;
+    let mut counted = vec![
+        ("log_syncs", "Syncs of the raft log", metrics.log_syncs.load(Ordering::Relaxed)),
+        ("log_groups", "Groups written to it", metrics.log_groups.load(Ordering::Relaxed)),
+    ];
+    if let Some(peers) = engine.cluster.peers() {
+        let peers = peers.counters();
+        let of_peers = [
+            ("peer_refused", "Connections of members refused", &peers.refused),
+            ("peer_dates_wrong", "Certificates of members out of their time", &peers.dates_wrong),
+            ("peer_streams", "Streams to members that were connected", &peers.streams_dialled),
+            ("peer_frames_sent", "Frames written to members", &peers.frames_sent),
+            ("peer_bytes_sent", "Their bytes, before TLS", &peers.bytes_sent),
+            ("peer_frames_dropped", "Frames that found no way", &peers.frames_dropped),
+            ("peer_frames_received", "Frames of members", &peers.frames_received),
+            ("peer_bytes_received", "Their bytes", &peers.bytes_received),
+        ];
+        counted.extend(of_peers.map(|(name, help, n)| (name, help, n.load(Ordering::Relaxed))));
+    }
+    counted
+}
+
 fn gauges(engine: &Engine) -> Vec<(&'static str, &'static str, u64)> {
     let state = engine.board.state();
     let (free, all) = engine.space.bytes();
@@ -108,10 +130,14 @@ fn gauges(engine: &Engine) -> Vec<(&'static str, &'static str, u64)> {
     let job_files_lag = engine.job_files.lag.load(Ordering::Relaxed);
     let skipped = engine.job_files.skipped.load(Ordering::Relaxed);
     let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+    let is_online = |member: &&Member| engine.cluster.is_online(member.raft_id);
+    let online = count(state.members.values().filter(is_online).count());
     vec![
         ("applied_index", "Log index applied here", state.applied),
         ("term", "Newest raft term known here", engine.role.borrow().term),
         ("is_master", "Whether this node is the master", u64::from(engine.is_master())),
+        ("members", "Members of the cluster", count(state.members.len())),
+        ("members_online", "Members heard within an election timeout", online),
         ("config_revision", "Revision of the configuration", state.revision),
         ("published_revision", "Revision of the published file", engine.published.revision()),
         ("live_jobs", "Jobs that are not archived", count(state.jobs.len())),
