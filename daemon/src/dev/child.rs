@@ -1,6 +1,7 @@
 //! The nodes of `dev` as processes: started, watched, stopped by process id.
 
 use super::{DevError, LOOK_EVERY, io};
+use std::collections::BTreeSet;
 use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -97,28 +98,33 @@ impl Running {
     }
 }
 
-/// Waits for Ctrl-C, SIGTERM, or the end of a node. The end of standard input is no end: the
-/// cluster may have been started in the background.
+/// Waits for Ctrl-C, SIGTERM, or the end of all nodes: a cluster outlives one of them, and whoever
+/// tries it out kills one. The end of standard input is no end: the cluster may have been started
+/// in the background.
 pub fn wait_for_end(nodes: &mut [Running]) -> Result<ExitCode, DevError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(io("start a runtime"))?;
     runtime.block_on(async {
         use tokio::signal::unix::{SignalKind, signal};
         let mut terminate = signal(SignalKind::terminate()).map_err(io("follow SIGTERM"))?;
-        loop {
+        let mut ended = BTreeSet::new();
+        while ended.len() < nodes.len() {
             tokio::select! {
                 _ = tokio::signal::ctrl_c() => return Ok(ExitCode::SUCCESS),
                 _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
                 () = tokio::time::sleep(Duration::from_millis(200)) => {}
             }
             for node in nodes.iter_mut() {
-                if let Some(status) = node.has_ended()? {
+                if let Some(status) = node.has_ended()?
+                    && ended.insert(node.id)
+                {
                     println!("node {} ended: {status}; its last words:", node.id);
                     print_last_words(&node.log);
-                    return Ok(ExitCode::FAILURE);
+                    println!("start it again by: tiebeamd run --data {}", node.data.display());
                 }
             }
         }
+        Ok(ExitCode::FAILURE)
     })
 }
 
