@@ -45,7 +45,8 @@ fn shell(script: &str, node: Option<&TestNode>) -> Ended {
     let script = script.replace("target/release/", &format!("{}/", folder.display()));
     let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap_or_default());
     let mut command = Command::new("/bin/bash");
-    command.args(["-euc", &script]).env("PATH", path);
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    command.args(["-euc", &script]).env("PATH", path).current_dir(root);
     if let Some(node) = node {
         command
             .env("TIEBEAM_URL", &node.url)
@@ -57,13 +58,17 @@ fn shell(script: &str, node: Option<&TestNode>) -> Ended {
 }
 
 #[test]
-fn the_first_command_starts_a_node_and_runs_a_job() {
-    let text = block("sh", "dev --nodes 1");
+fn the_first_command_shows_a_cluster_that_loses_its_master() {
+    let text = block("sh", "tiebeamd dev");
     let (build, run) = text.split_once("&&").expect("it builds, then runs");
     assert_eq!(build.trim(), "cargo build --release --workspace --bins");
-    let run = run.replace("dev --nodes 1", "dev --nodes 1 --listen 127.0.0.212:20003");
+    let run = run.replace("tiebeamd dev", "tiebeamd dev --listen 127.0.0.221:20003");
     let out = shell(&run, None).ok();
-    assert!(out.contains("role: voter"), "{out}");
+    for expected in ["node 13: https", "~ app/colour: blue → green", "'11': offline", "ok: true"] {
+        assert!(out.contains(expected), "{expected} is missing in:\n{out}");
+    }
+    let last = out.rsplit_once("node_state").expect("it is asked at the end").1;
+    assert!(!last.contains("offline"), "the node is back:\n{out}");
 }
 
 #[test]
