@@ -66,13 +66,7 @@ pub fn assemble(data: PathBuf, identity: Identity, settings: Settings) -> Result
     let job_files = start_job_files(&data, &history, &jobs_waiting)?;
     let (to_raft, from_all) = channel();
     let (role, role_seen) = watch::channel(Role::default());
-    let cluster = Arc::new(Cluster::new(
-        identity.raft_id(),
-        identity.cluster_id.clone(),
-        board.clone(),
-        role_seen,
-        election_timeout(&settings),
-    ));
+    let cluster = Arc::new(among_members(&identity, &settings, &board, role_seen));
     let desk = Arc::new(Desk::new(cluster.clone(), to_raft.clone()));
     let peers_end = CancellationToken::new();
     let peer_tls = Arc::new(peer_tls(&data, &keys)?);
@@ -143,6 +137,16 @@ impl Stored {
         report_opening(&history);
         Ok(Stored { keys, recovered, alone, history })
     }
+}
+
+fn among_members(
+    identity: &Identity,
+    settings: &Settings,
+    board: &Arc<Board>,
+    role: watch::Receiver<Role>,
+) -> Cluster {
+    let (own, cluster_id) = (identity.raft_id(), identity.cluster_id.clone());
+    Cluster::new(own, cluster_id, board.clone(), role, election_timeout(settings))
 }
 
 fn open_host(data: &Path, settings: &Settings) -> Result<Host, NodeError> {

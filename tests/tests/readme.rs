@@ -64,7 +64,8 @@ fn the_first_command_shows_a_cluster_that_loses_its_master() {
     assert_eq!(build.trim(), "cargo build --release --workspace --bins");
     let run = run.replace("tiebeamd dev", "tiebeamd dev --listen 127.0.0.221:20003");
     let out = shell(&run, None).ok();
-    for expected in ["node 13: https", "~ app/colour: blue → green", "'11': offline", "ok: true"] {
+    for expected in ["node 13: https", "~ app/colour: blue → green", "'11': offline", "ok: true"]
+    {
         assert!(out.contains(expected), "{expected} is missing in:\n{out}");
     }
     let last = out.rsplit_once("node_state").expect("it is asked at the end").1;
