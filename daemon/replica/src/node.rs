@@ -15,6 +15,8 @@
 //! Nothing a peer or a client can send reaches one of them ([`Node::receive`] filters messages).
 
 #[cfg(test)]
+mod bus;
+#[cfg(test)]
 mod chaos;
 mod ports;
 mod reads;
@@ -239,9 +241,9 @@ impl Node {
         }
     }
 
-    /// Lets raft's time pass, with the election timeout of this node's own source: raft draws one of
-    /// a thread's, which no simulation could repeat. Each election gets another one; with the same
-    /// ones, two nodes that once campaigned together would do so for ever.
+    /// Lets raft's time pass, with the election timeout of this node's own source: raft draws one
+    /// of a thread's, which no simulation could repeat. Each election gets another one; with the
+    /// same ones, two nodes that once campaigned together would do so for ever.
     fn tick_raft(&mut self) {
         let ticks = self.settings.ticks_to_election(self.elections);
         self.raw.raft.set_randomized_election_timeout(ticks);
