@@ -70,7 +70,8 @@ pub fn assemble(data: PathBuf, identity: Identity, settings: Settings) -> Result
     let desk = Arc::new(Desk::new(cluster.clone(), to_raft.clone()));
     let peers_end = CancellationToken::new();
     let peer_tls = Arc::new(peer_tls(&data, &keys)?);
-    cluster.connect(Peers::start(peer_tls, cluster.clone(), desk.clone(), peers_end.clone()));
+    let dialled = Peers::start(peer_tls.clone(), cluster.clone(), desk.clone(), peers_end.clone());
+    cluster.connect(dialled);
     let stamp = Arc::new(Stamp::default());
     let wiring = Wiring {
         board: board.clone(),
@@ -105,6 +106,7 @@ pub fn assemble(data: PathBuf, identity: Identity, settings: Settings) -> Result
         published: Default::default(),
         metrics,
         tls,
+        peer_tls,
         stop: CancellationToken::new(),
         started: std::time::Instant::now(),
         identity,

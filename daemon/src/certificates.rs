@@ -142,6 +142,13 @@ fn switch(engine: &Engine, state: &State) -> Result<(), CertificatesError> {
     serve_joining(&engine.data, &engine.keys, &engine.tls)
 }
 
+/// Serves what the newest State and the files say: a certificate or a key is another one now.
+pub fn refresh(engine: &Engine) {
+    if let Err(error) = switch(engine, &engine.board.state()) {
+        tracing::error!(error = %crate::report::chain(&error), "certificates not switched");
+    }
+}
+
 /// The revision of the section `ssl`.
 fn ssl_revision(state: &State) -> Option<u64> {
     state.config.revision_at(&path(&["ssl"]))

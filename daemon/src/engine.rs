@@ -84,6 +84,8 @@ pub struct Engine {
     pub metrics: Arc<Metrics>,
     /// The certificate that clients see.
     pub tls: Arc<TlsState>,
+    /// The one that peers see.
+    pub peer_tls: Arc<crate::peer::PeerTls>,
     /// Fires when the node drains.
     pub stop: CancellationToken,
     /// When the daemon started.

@@ -13,6 +13,7 @@ use tiebeam_core::effect::Effect;
 use tiebeam_core::member::Seat;
 use tiebeam_core::proposal::{DecodeError, Proposal};
 use tiebeam_core::state::Chain;
+use tiebeam_core::state::FEATURE_LEVEL;
 use tiebeam_proto::chain::Head;
 use tiebeam_proto::record::Archived;
 use tiebeam_replica::log::{self, Damage, LogError, Recovered};
@@ -94,6 +95,17 @@ pub enum KeptError {
         /// Why.
         #[source]
         source: ChangeError,
+    },
+    /// With this entry the cluster rose above this version.
+    #[error(
+        "with entry {index} the cluster rose to feature level {level}; this version supports \
+         levels up to {FEATURE_LEVEL}: use the newer version"
+    )]
+    Level {
+        /// Its index.
+        index: u64,
+        /// The level.
+        level: u32,
     },
     /// Applying an entry panics.
     #[error(
@@ -315,6 +327,10 @@ impl Replayed {
             None => state.apply(index, term, proposal.as_ref()).1,
         }));
         let effects = effects.map_err(|_| KeptError::Panicked { index })?;
+        let level = state.feature_level;
+        if level > FEATURE_LEVEL {
+            return Err(KeptError::Level { index, level });
+        }
         self.records.extend(effects.into_iter().filter_map(|effect| match effect {
             Effect::Archive(archived, _) => Some(archived),
             _ => None,

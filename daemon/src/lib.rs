@@ -38,6 +38,7 @@ pub mod pipeline;
 pub mod proposer;
 pub mod publish;
 pub mod recover;
+pub mod renewal;
 pub mod report;
 pub mod reserve;
 pub mod restore;

@@ -87,7 +87,7 @@ pub fn text(engine: &Engine) -> String {
         counter.inc_by(value);
         registry.register(name, help, counter);
     }
-    for (name, help, value) in gauges(engine) {
+    for (name, help, value) in gauges(engine).into_iter().chain(certificate_ends(engine)) {
         let gauge: Gauge = Gauge::default();
         gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         registry.register(name, help, gauge);
@@ -123,6 +123,16 @@ fn counted_elsewhere(engine: &Engine) -> Vec<(&'static str, &'static str, u64)> 
     counted
 }
 
+/// When certificates end.
+fn certificate_ends(engine: &Engine) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
+    let named = |(name, end)| match name {
+        "node" => ("certificate_node_end_seconds", "End of the node's certificate, Unix time", end),
+        "clients" => ("certificate_clients_end_seconds", "End of the one that clients see", end),
+        _ => ("certificate_authority_end_seconds", "End of the authority's certificate", end),
+    };
+    crate::renewal::ends(engine).into_iter().map(named)
+}
+
 fn gauges(engine: &Engine) -> Vec<(&'static str, &'static str, u64)> {
     let state = engine.board.state();
     let (free, all) = engine.space.bytes();
@@ -138,6 +148,7 @@ fn gauges(engine: &Engine) -> Vec<(&'static str, &'static str, u64)> {
         ("is_master", "Whether this node is the master", u64::from(engine.is_master())),
         ("members", "Members of the cluster", count(state.members.len())),
         ("members_online", "Members heard within an election timeout", online),
+        ("feature_level", "Feature level of the cluster", u64::from(state.feature_level)),
         ("config_revision", "Revision of the configuration", state.revision),
         ("published_revision", "Revision of the published file", engine.published.revision()),
         ("live_jobs", "Jobs that are not archived", count(state.jobs.len())),

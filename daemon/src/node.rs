@@ -6,7 +6,7 @@
 
 use crate::assembly::{Parts, assemble};
 use crate::certificates::{self, CertificatesError};
-use crate::cluster::{catch_up, install, keeper, remote};
+use crate::cluster::{catch_up, install, keeper, remote, rotation};
 use crate::damaged::Damaged;
 use crate::engine::Engine;
 use crate::front::tls::TlsState;
@@ -21,7 +21,7 @@ use crate::service::Node;
 use crate::settings::{Settings, SettingsError};
 use crate::threads::raft::ToRaft;
 use crate::threads::start::ReplicaError;
-use crate::{assembly, publish, report, retention};
+use crate::{assembly, publish, renewal, report, retention};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -124,7 +124,7 @@ impl NodeError {
                     | RecoveryError::LogLost { .. }
                     | RecoveryError::SnapshotLost { .. }
             ),
-            NodeError::Replica(error) => matches!(error, ReplicaError::State(_)),
+            NodeError::Replica(ReplicaError::State(error)) => !error.is_newer(),
             _ => false,
         }
     }
@@ -362,6 +362,8 @@ fn spawn_tasks(engine: &Arc<Engine>, raft: &Sender<ToRaft>) {
     tokio::spawn(keeper::fetch_authority(engine.clone()));
     tokio::spawn(keeper::keep(engine.clone()));
     tokio::spawn(keeper::ask_facts(engine.clone()));
+    tokio::spawn(rotation::follow(engine.clone()));
+    tokio::spawn(renewal::keep(engine.clone()));
     tokio::spawn(install::fetch_snapshots(
         engine.cluster.clone(),
         engine.data.clone(),

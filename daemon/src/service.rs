@@ -214,7 +214,7 @@ impl Service for Node {
     }
 
     fn is_job(&self, name: &str) -> bool {
-        tiebeam_jobs::find(name).is_some()
+        tiebeam_jobs::find_at(name, self.engine().board.state().feature_level).is_some()
     }
 
     fn login(

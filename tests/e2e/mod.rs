@@ -16,6 +16,7 @@ mod last_admin;
 mod offline;
 mod offline;
 mod reads;
+mod recorded;
 mod reserve;
 mod restart;
 mod retention;

@@ -4,7 +4,7 @@
 //! stopped when it is dropped: SIGTERM to its process id, then SIGKILL. The folder goes with it,
 //! unless the test failed; then its path and the end of the node's log are printed.
 
-use crate::program::{Ended, run, tiebeamd_command};
+use crate::program::{Ended, command_of, run, tiebeamd_command};
 use crate::wire::{Login, Reply, Wire};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -35,6 +35,10 @@ pub struct Options {
     pub settings: Vec<(String, String)>,
     /// Environment of the daemon.
     pub environment: Vec<(String, String)>,
+    /// The daemon's program, if it is not the one under test.
+    pub program: Option<PathBuf>,
+    /// Where it listens, if that must not be a loopback address of its own.
+    pub place: Option<SocketAddr>,
 }
 
 impl Options {
@@ -42,6 +46,17 @@ impl Options {
     pub fn set(mut self, key: &str, value: &str) -> Options {
         self.settings.push((key.to_owned(), value.to_owned()));
         self
+    }
+
+    /// At this address.
+    pub fn at(mut self, place: SocketAddr) -> Options {
+        self.place = Some(place);
+        self
+    }
+
+    fn own_place(&self) -> (SocketAddr, PathBuf) {
+        let (address, folder) = own_place();
+        (self.place.unwrap_or(address), folder)
     }
 }
 
@@ -84,7 +99,7 @@ impl TestNode {
     /// `tiebeamd init` fails.
     #[track_caller]
     pub fn init(options: Options) -> TestNode {
-        let (address, folder) = own_place();
+        let (address, folder) = options.own_place();
         let password_file = folder.join("password");
         std::fs::write(&password_file, format!("{PASSWORD}\n")).expect("a file in a new folder");
         let data = folder.join("data");
@@ -129,7 +144,7 @@ impl TestNode {
     /// `tiebeamd join` fails.
     #[track_caller]
     pub fn join_with(master: &TestNode, id: u32, token: &str, options: Options) -> TestNode {
-        let (address, folder) = own_place();
+        let (address, folder) = options.own_place();
         let data = folder.join("data");
         let mut join = tiebeamd_command();
         join.arg("join").arg("--data").arg(&data);
@@ -177,6 +192,11 @@ impl TestNode {
             child: None,
             keep: false,
         }
+    }
+
+    /// Runs another program from its next start on.
+    pub fn install(&mut self, program: &Path) {
+        self.options.program = Some(program.to_owned());
     }
 
     /// Whether it was started and not stopped.
@@ -235,7 +255,10 @@ impl TestNode {
 
     /// `tiebeamd run` on this node's folder, with its options.
     pub fn run_command(&self) -> Command {
-        let mut command = tiebeamd_command();
+        let mut command = match &self.options.program {
+            Some(program) => command_of(program),
+            None => tiebeamd_command(),
+        };
         command.arg("run").arg("--data").arg(&self.data);
         for (key, value) in &self.options.settings {
             command.arg("--set").arg(format!("{key}={value}"));
@@ -351,6 +374,15 @@ impl TestNode {
     #[track_caller]
     pub fn check(&self) -> Ended {
         run(tiebeamd_command().arg("check").arg("--data").arg(&self.data), "")
+    }
+
+    /// From its next start on, the daemon has this variable in its environment; an empty value
+    /// takes it away.
+    pub fn surround(&mut self, name: &str, value: &str) {
+        self.options.environment.retain(|(known, _)| known != name);
+        if !value.is_empty() {
+            self.options.environment.push((name.to_owned(), value.to_owned()));
+        }
     }
 
     /// Leaves the folder behind, for whoever looks into a failure.

@@ -1,7 +1,7 @@
 //! The programs under test: where they are, and running one to its end.
 
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// How a program ended.
@@ -47,12 +47,30 @@ pub fn tiebeamd_program() -> PathBuf {
     built("TIEBEAMD_BIN", "tiebeamd")
 }
 
+/// A `tiebeamd` that stands for the next version, built with the feature `next-level`: the variable
+/// `TIEBEAMD_NEXT_BIN`, or `tiebeamd-next` beside the other one.
+///
+/// # Panics
+/// It is not there.
+pub fn next_program() -> PathBuf {
+    let named = std::env::var_os("TIEBEAMD_NEXT_BIN").map(PathBuf::from);
+    let path = named.unwrap_or_else(|| profile_folder().join("tiebeamd-next"));
+    let how = "is missing: build tiebeamd with --features next-level and copy it there";
+    assert!(path.is_file(), "{} {how}", path.display());
+    path
+}
+
 /// A command of `tiebeamd` without the settings that this process's environment may hold.
 ///
 /// # Panics
 /// The program is not there.
 pub fn tiebeamd_command() -> Command {
-    let mut command = Command::new(tiebeamd_program());
+    command_of(&tiebeamd_program())
+}
+
+/// The same of another build.
+pub fn command_of(program: &Path) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("TIEBEAMD_") {
             command.env_remove(name);

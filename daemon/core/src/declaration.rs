@@ -176,6 +176,8 @@ pub struct Declaration {
     pub precheck: fn(&Params) -> Result<(), RpcError>,
     /// The version that brought it.
     pub since: &'static str,
+    /// The feature level from which on it is there (ruling 12).
+    pub since_level: u32,
 }
 
 /// Locks of a job that changes nothing that others could see half done.
@@ -214,6 +216,7 @@ impl Declaration {
         conceal: nothing_more,
         precheck: nothing_wrong,
         since: "0.1.0",
+        since_level: 1,
     };
 
     /// The same for a job that changes the configuration.

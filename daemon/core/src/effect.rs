@@ -72,6 +72,13 @@ pub enum What {
         /// `added`, `joined`, `promoted`, `demoted` or `removed`.
         change: Arc<str>,
     },
+    /// The cluster as a whole went over to something.
+    Cluster {
+        /// `feature_level` or `cluster_key`.
+        change: Arc<str>,
+        /// The new level, or the number of the key.
+        number: u64,
+    },
     /// The configuration changed.
     Config {
         /// The new revision.
@@ -98,7 +105,7 @@ impl Event {
             What::Stage { user, .. } | What::Command { user, .. } | What::Config { user, .. } => {
                 user
             }
-            What::Node { .. } => "",
+            What::Node { .. } | What::Cluster { .. } => "",
         }
     }
 }

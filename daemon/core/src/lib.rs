@@ -19,6 +19,7 @@ pub mod draft;
 pub mod effect;
 pub mod genesis;
 pub mod job;
+pub mod level;
 pub mod lock;
 pub mod member;
 pub mod path;

@@ -65,6 +65,13 @@ pub enum MemberStep {
         /// Its raft id.
         raft_id: u64,
     },
+    /// A member reported which feature level it supports, and it is not what was known (ruling 12).
+    Supports {
+        /// Its raft id.
+        raft_id: u64,
+        /// The newest level that its version supports.
+        level: u32,
+    },
     /// A learner that is to be a voter has caught up. Only as the context of a change of the
     /// group.
     Seated {
@@ -191,6 +198,11 @@ impl State {
             MemberChange::Remove { node, raft_id } => {
                 self.incarnations.insert(*node, incarnation(*raft_id));
                 self.members.remove(node);
+                self.supported.remove(raft_id);
+                // It has the key from which tokens to join are derived.
+                self.shared_key.due = true;
+                let used = self.join_tokens.iter().filter(|(_, token)| token.used_by.is_some());
+                self.join_tokens = used.map(|(id, token)| (id.clone(), token.clone())).collect();
             }
         }
     }

@@ -372,6 +372,10 @@ bodies! {
     Member(MemberStep) = 14,
     /// An entry that could not be applied, and was taken out by hand on all members.
     Skipped(Skipped) = 15,
+    /// The cluster rises to a feature level that every member supports.
+    Raise(Raise) = 16,
+    /// A step of the rotation of the cluster key.
+    Key(KeyStep) = 17,
 }
 
 /// The scheduler's decision.
@@ -439,6 +443,34 @@ pub struct Skipped {
     pub digest: String,
 }
 
+/// The number of [`Body::Raise`], for who looks for one in a log without reading it.
+pub const RAISE: u16 = 16;
+
+/// A new feature level (ruling 12).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Raise {
+    /// The level; whether every member supports it is decided where it is applied.
+    pub level: u32,
+}
+
+/// A step of the rotation of the cluster key (ruling 21). The key is in none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "snake_case")]
+pub enum KeyStep {
+    /// The master made one: members fetch it.
+    Made {
+        /// Its number, above every one before.
+        number: u32,
+        /// Its fingerprint.
+        print: String,
+    },
+    /// Every member that is online has it: it is used from now on.
+    Used {
+        /// Its number.
+        number: u32,
+    },
+}
+
 /// A recorded input of a job function.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Recorded {
@@ -489,6 +521,13 @@ fn read_head(head: &[u8; HEAD]) -> (u16, Header) {
 }
 
 impl Proposal {
+    /// The level to which the entry wants to raise the cluster, if it is such an entry.
+    pub fn raised_by(entry: &[u8]) -> Option<u32> {
+        let (head, body) = entry.split_first_chunk::<HEAD>()?;
+        let is_raise = head[0] == FORMAT && read_head(head).0 == RAISE;
+        is_raise.then(|| read::<Raise>(body).map_or(u32::MAX, |raise| raise.level))
+    }
+
     /// The bytes of the entry.
     pub fn encode(&self) -> Vec<u8> {
         let body = self.body.to_json();

@@ -50,11 +50,12 @@ pub fn is_name(text: &str) -> bool {
             .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'_' || *b == b'-')
 }
 
-/// Checks what `changes` touched in the tree that they lead to.
+/// Checks what `changes` touched in the tree that they lead to, by the rules of a feature level.
 pub fn check(
     new: &Tree,
     changes: &[Change],
     credentials: &OrdMap<Arc<str>, Credential>,
+    level: u32,
 ) -> Result<(), Violation> {
     let touched: BTreeSet<String> =
         changes.iter().flat_map(|change| sections_of(&change.path, new)).collect();
@@ -72,6 +73,7 @@ pub fn check(
     }
     if touched.contains("app") || touched.contains("schemas") {
         check_app(new, changes)?;
+        crate::level::check_app(new, level)?;
     }
     Ok(())
 }

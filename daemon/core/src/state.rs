@@ -19,7 +19,7 @@ use tiebeam_proto::time::Time;
 pub const FORMAT: u32 = 1;
 
 /// The newest feature level that this version supports (ruling 12).
-pub const FEATURE_LEVEL: u32 = 1;
+pub const FEATURE_LEVEL: u32 = crate::level::SUPPORTED;
 
 /// Who the cluster is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +51,25 @@ pub struct Member {
 
 fn is_zero(index: &u64) -> bool {
     *index == 0
+}
+
+/// The newest cluster key (ruling 21): its number and who it is, never the key itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedKey {
+    /// Its number; 0 while nothing was rotated in this incarnation of the cluster.
+    pub number: u32,
+    /// Its fingerprint: two masters that made one each give both the same number.
+    pub print: String,
+    /// Whether it is in use: every member that was online had it.
+    pub used: bool,
+    /// Whether a member was removed since it was made: the next one is due.
+    pub due: bool,
+}
+
+impl SharedKey {
+    fn is_first(&self) -> bool {
+        *self == SharedKey::default()
+    }
 }
 
 /// A user's password hash and one-time secret. Never part of the configuration tree.
@@ -132,6 +151,13 @@ pub struct State {
     /// The last incarnation of every node id that ever joined (ruling 19).
     #[serde(default, skip_serializing_if = "OrdMap::is_empty")]
     pub incarnations: OrdMap<u32, u16>,
+    /// The newest feature level that members reported, by raft id, where it is not
+    /// [`State::feature_level`].
+    #[serde(default, skip_serializing_if = "OrdMap::is_empty")]
+    pub supported: OrdMap<u64, u32>,
+    /// Which cluster key is the newest; never the key.
+    #[serde(default, skip_serializing_if = "SharedKey::is_first")]
+    pub shared_key: SharedKey,
     /// Tokens with which nodes may join, by id.
     #[serde(default, skip_serializing_if = "OrdMap::is_empty")]
     pub join_tokens: OrdMap<Arc<str>, crate::member::JoinToken>,

@@ -36,6 +36,8 @@ mod group_list;
 mod history_verify;
 mod job_retention;
 mod journal;
+#[cfg(feature = "next-level")]
+mod level_probe;
 mod lock_list;
 mod lock_release;
 mod log_collect;
@@ -125,6 +127,8 @@ pub static JOBS: &[&Job] = &[
     &group_list::JOB,
     &history_verify::JOB,
     &job_retention::JOB,
+    #[cfg(feature = "next-level")]
+    &level_probe::JOB,
     &lock_list::JOB,
     &lock_release::JOB,
     &log_collect::JOB,
@@ -161,6 +165,16 @@ pub static JOBS: &[&Job] = &[
 /// The job of this name.
 pub fn find(name: &str) -> Option<&'static Job> {
     JOBS.binary_search_by(|job| job.declaration.name.cmp(name)).ok().map(|at| JOBS[at])
+}
+
+/// The jobs of a cluster at this feature level, in the order of names (ruling 12).
+pub fn listed(level: u32) -> impl Iterator<Item = &'static Job> {
+    JOBS.iter().copied().filter(move |job| job.declaration.since_level <= level)
+}
+
+/// The job of this name, if a cluster at this feature level has it.
+pub fn find_at(name: &str, level: u32) -> Option<&'static Job> {
+    find(name).filter(|job| job.declaration.since_level <= level)
 }
 
 /// What a caller needs for a job with these parameters; travels in the entry (ruling 12).

@@ -76,6 +76,15 @@ pub enum SnapshotError {
         /// The part that does not pass.
         what: &'static str,
     },
+    /// A later version wrote it. The one before it is not looked at: that could be older than what
+    /// the log still has.
+    #[error("snapshot {path} has format {found}; this version reads format {FORMAT}")]
+    Format {
+        /// Path of the file.
+        path: String,
+        /// Its format.
+        found: u32,
+    },
 }
 
 /// Path of the snapshot at an index.
@@ -223,27 +232,39 @@ pub fn oldest_kept<D: Disk>(disk: &mut D, folder: &str) -> Result<Option<u64>, S
 /// Reads one snapshot file and checks all of it.
 pub fn read<D: Disk>(disk: &mut D, path: &str) -> Result<Snapshot, SnapshotError> {
     let failed = |source| SnapshotError::Read { path: path.to_owned(), source };
-    let damaged = |what| SnapshotError::Damaged { path: path.to_owned(), what };
+    let unusable = |why| match why {
+        Unusable::Damaged(what) => SnapshotError::Damaged { path: path.to_owned(), what },
+        Unusable::Format(found) => SnapshotError::Format { path: path.to_owned(), found },
+    };
     let file = disk.open(path, OpenMode::Read).map_err(failed)?;
     let content = read_content(disk, file);
     disk.close(file);
-    content.map_err(failed)?.map_err(damaged)
+    content.map_err(failed)?.map_err(unusable)
 }
 
-type Content = Result<Snapshot, &'static str>;
+/// Why a file that was read is no snapshot for this version.
+enum Unusable {
+    Damaged(&'static str),
+    Format(u32),
+}
+
+type Content = Result<Snapshot, Unusable>;
 
 fn read_content<D: Disk>(disk: &mut D, file: FileId) -> Result<Content, DiskError> {
     let file_len = disk.file_len(file)?;
     let mut head = vec![0; HEAD_BYTES];
     if disk.read_at(file, 0, &mut head)? < HEAD_BYTES {
-        return Ok(Err("it is shorter than a head"));
+        return Ok(Err(Unusable::Damaged("it is shorter than a head")));
     }
     let Some((meta, body_bytes)) = decode_head(&head) else {
-        return Ok(Err("its head does not pass"));
+        return Ok(Err(match format_of(&head) {
+            Some(found) if found != FORMAT => Unusable::Format(found),
+            _ => Unusable::Damaged("its head does not pass"),
+        }));
     };
     let chunks = body_bytes.div_ceil(CHUNK_BYTES as u64);
     if file_len != HEAD_BYTES as u64 + body_bytes + 4 * chunks {
-        return Ok(Err("its length is wrong"));
+        return Ok(Err(Unusable::Damaged("its length is wrong")));
     }
     let mut body = Vec::with_capacity(body_bytes as usize);
     let mut chunk = Vec::new();
@@ -254,7 +275,7 @@ fn read_content<D: Disk>(disk: &mut D, file: FileId) -> Result<Content, DiskErro
         let read = disk.read_at(file, offset, &mut chunk)?;
         let crc = chunk_crc(number as u32, &chunk[4..]);
         if read < chunk.len() || chunk[..4] != crc.to_le_bytes() {
-            return Ok(Err("a chunk does not pass"));
+            return Ok(Err(Unusable::Damaged("a chunk does not pass")));
         }
         body.extend_from_slice(&chunk[4..]);
     }
@@ -310,15 +331,20 @@ fn encode_head(meta: &SnapshotMeta, body_bytes: u64) -> Vec<u8> {
     head
 }
 
+/// The format of a whole head. Every format begins like this one: magic, format, bytes of the head,
+/// and the sum over them at their end.
+fn format_of(head: &[u8]) -> Option<u32> {
+    let word = |at: usize| Some(u32::from_le_bytes(head.get(at..at + 4)?.try_into().ok()?));
+    let crc_at = (word(12)? as usize).checked_sub(4)?;
+    let whole = head.get(..8)? == MAGIC && word(crc_at)? == crc32c::crc32c(head.get(..crc_at)?);
+    if whole { word(8) } else { None }
+}
+
 fn decode_head(head: &[u8]) -> Option<(SnapshotMeta, u64)> {
     let word = |at: usize| Some(u32::from_le_bytes(head.get(at..at + 4)?.try_into().ok()?));
     let long = |at: usize| Some(u64::from_le_bytes(head.get(at..at + 8)?.try_into().ok()?));
     let head_bytes = word(12)? as usize;
-    let crc_at = head_bytes.checked_sub(4)?;
-    if head.get(..8)? != MAGIC
-        || word(8)? != FORMAT
-        || word(crc_at)? != crc32c::crc32c(head.get(..crc_at)?)
-    {
+    if format_of(head)? != FORMAT {
         return None;
     }
     let (voters, learners) = (word(40)? as usize, word(44)? as usize);
@@ -375,6 +401,23 @@ mod tests {
             assert_eq!(loaded.findings.len(), 1);
             assert_eq!(loaded.findings[0].kind, FindingKind::SnapshotUnreadable);
         }
+    }
+
+    #[test]
+    fn a_snapshot_of_a_later_format_is_named_and_no_older_one_serves() {
+        let disk = MemDisk::new();
+        save(disk.clone(), "snapshots", meta(5), &body(100)).unwrap();
+        save(disk.clone(), "snapshots", meta(9), &body(100)).unwrap();
+        let mut head = encode_head(&meta(9), 100);
+        head[8] = 2;
+        let crc_at = HEAD_FIXED + 8 * 3;
+        let crc = crc32c::crc32c(&head[..crc_at]).to_le_bytes();
+        head[crc_at..crc_at + 4].copy_from_slice(&crc);
+        let path = snapshot_path("snapshots", 9);
+        let rest = disk.content(&path).unwrap().split_off(HEAD_BYTES);
+        disk.plant(&path, &[head, rest].concat());
+        let error = load(&mut disk.clone(), "snapshots").unwrap_err().to_string();
+        assert!(error.ends_with("has format 2; this version reads format 1"), "{error}");
     }
 
     #[test]

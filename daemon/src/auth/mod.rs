@@ -20,7 +20,6 @@ use crate::{
     keys::{ClusterKeys, KeyError},
     secret::Secret,
 };
-use arc_swap::ArcSwap;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use cache::{Answer, Cache, Flown};
 use failures::Collection;
@@ -168,7 +167,7 @@ pub enum Denied {
 /// Answers who is calling.
 pub struct Authenticator {
     users: Arc<dyn Users>,
-    keys: ArcSwap<ClusterKeys>,
+    keys: Arc<ClusterKeys>,
     passwords: Passwords,
     /// Passwords that were right.
     cache: Cache,
@@ -192,7 +191,7 @@ impl Authenticator {
     pub fn new(users: Arc<dyn Users>, keys: Arc<ClusterKeys>) -> Result<Authenticator, KeyError> {
         Ok(Authenticator {
             users,
-            keys: ArcSwap::new(keys),
+            keys,
             passwords: Passwords::new().map_err(|_| KeyError::Crypto("hash a password"))?,
             cache: Cache::new(cache::ENTRIES_MAX)?,
             seen: Cache::new(cache::ENTRIES_MAX)?,
@@ -202,11 +201,6 @@ impl Authenticator {
             started: Instant::now(),
             os_name,
         })
-    }
-
-    /// Puts newer cluster keys into force (a node was removed).
-    pub fn replace_keys(&self, keys: Arc<ClusterKeys>) {
-        self.keys.store(keys);
     }
 
     /// The hasher, for jobs that set a password.
@@ -286,9 +280,8 @@ impl Authenticator {
     async fn bearer(&self, token: &Secret<String>, source: &str) -> Result<Login, Denied> {
         let began = Instant::now();
         let mut account = None;
-        let keys = self.keys.load_full();
         let verified = token::verify(
-            &keys,
+            &self.keys,
             token.expose(),
             self.users.now_us(),
             |user| {
@@ -358,7 +351,7 @@ impl Authenticator {
         ttl_s: Option<u64>,
     ) -> Result<(Secret<String>, Claims), TokenError> {
         let (revision, now_us) = (login.credential_revision, self.users.now_us());
-        token::issue(&self.keys.load(), &login.user, revision, now_us, ttl_s)
+        token::issue(&self.keys, &login.user, revision, now_us, ttl_s)
     }
 
     /// Reads a token that is to be ended: State keeps its id until its expiry.
@@ -366,7 +359,7 @@ impl Authenticator {
     /// # Errors
     /// It is not a token of this cluster.
     pub fn read_token(&self, token: &Secret<String>) -> Result<Claims, TokenError> {
-        token::read(&self.keys.load(), token.expose())
+        token::read(&self.keys, token.expose())
     }
 
     /// Notes that a caller was denied something; `object` is the method, job or path.

@@ -55,6 +55,9 @@ pub enum TokenError {
     /// It was ended by `user_logout`.
     #[error("it was ended")]
     Ended,
+    /// A node was removed since: it could make tokens of this key.
+    #[error("the cluster's key was changed since it was issued")]
+    Rotated,
     /// It cannot be issued.
     #[error("a token cannot be issued")]
     Issue(#[source] KeyError),
@@ -131,6 +134,10 @@ pub fn verify(
     is_ended: impl FnOnce(&str) -> bool,
 ) -> Result<Claims, TokenError> {
     let claims = read(keys, token)?;
+    let number = token.strip_prefix(PREFIX).and_then(|rest| rest.split_once('.'));
+    if number.and_then(|(number, _)| parse_number(number)).is_none_or(|n| n < keys.newest()) {
+        return Err(TokenError::Rotated);
+    }
     if now_us >= claims.expires_us {
         Err(TokenError::Expired)
     } else if credential_revision(&claims.user) != Some(claims.credential_revision) {
@@ -155,6 +162,16 @@ mod tests {
 
     fn check(keys: &ClusterKeys, token: &str, now: u64) -> Result<Claims, TokenError> {
         verify(keys, token, now, |user| (user == "alice").then_some(3), |_| false)
+    }
+
+    #[test]
+    fn a_token_of_an_older_key_is_none_but_can_be_ended() {
+        let keys = keys();
+        let (token, claims) = issue(&keys, "alice", 3, NOW, None).expect("issued");
+        let newer = keys.rotated().unwrap_or_else(|e| panic!("{e}"));
+        assert!(check(&keys, token.expose(), NOW).is_ok());
+        assert!(matches!(check(&newer, token.expose(), NOW), Err(TokenError::Rotated)));
+        assert_eq!(read(&newer, token.expose()).ok(), Some(claims));
     }
 
     #[test]

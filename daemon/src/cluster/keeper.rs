@@ -4,7 +4,7 @@
 //! All of it follows from State and from what was reported, so a new master goes on where the old
 //! one stopped (ruling 34).
 
-use super::{Cluster, MemberReport, remote};
+use super::{Cluster, MemberReport, remote, rotation};
 use crate::engine::Engine;
 use crate::threads::raft::ToRaft;
 use serde_json::Value;
@@ -16,7 +16,7 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 use tiebeam_core::State;
 use tiebeam_core::member::{MemberChange, MemberStep};
-use tiebeam_core::proposal::Body;
+use tiebeam_core::proposal::{Body, Raise};
 use tiebeam_core::state::{FEATURE_LEVEL, Member};
 
 /// How often duties are looked at without anything having happened.
@@ -39,6 +39,7 @@ pub fn report_now(engine: &Engine) -> MemberReport {
         history_from: whole_from(engine, &state),
         wall_us: u64::try_from(engine.proposer.wall().0).unwrap_or(0),
         feature_level: u64::from(FEATURE_LEVEL),
+        key: u64::from(engine.keys.held(&state.shared_key)),
     }
 }
 
@@ -205,12 +206,16 @@ pub async fn fetch_authority(engine: Arc<Engine>) {
 
 /// Does what a master owes its members.
 pub async fn keep(engine: Arc<Engine>) {
+    let mut lost = None;
     loop {
         if engine.is_master() {
             let state = engine.board.state();
             if let Some(step) = next_step(&engine.cluster, &state) {
                 propose(&engine, step).await;
+            } else if let Some(level) = state.next_level() {
+                raise(&engine, level).await;
             }
+            rotation::lead(&engine, &mut lost).await;
         }
         tokio::select! {
             () = tokio::time::sleep(LOOK_EVERY) => {}
@@ -222,13 +227,35 @@ pub async fn keep(engine: Arc<Engine>) {
 async fn propose(engine: &Engine, step: MemberStep) {
     let body = Body::Member(step.clone());
     let answer = match &step {
-        MemberStep::Joined { .. } => engine.proposer.propose(body).await,
+        MemberStep::Joined { .. } | MemberStep::Supports { .. } => {
+            engine.proposer.propose(body).await
+        }
         MemberStep::Seated { change } => engine.proposer.propose_member(change, body).await,
     };
     match answer {
         Ok(_) => tracing::info!(?step, "membership"),
         Err(error) => tracing::debug!(?step, %error, "to be tried again"),
     }
+}
+
+/// Raises the cluster to a feature level that every member supports (ruling 12).
+async fn raise(engine: &Engine, level: u32) {
+    match engine.proposer.propose(Body::Raise(Raise { level })).await {
+        Ok(_) => tracing::info!(level, "every member supports it: the feature level is raised"),
+        Err(error) => tracing::debug!(level, %error, "to be tried again"),
+    }
+}
+
+/// A member that answers and supports another feature level than State knows of it.
+fn other_level(cluster: &Cluster, state: &State) -> Option<MemberStep> {
+    state.members.iter().find_map(|(node, member)| {
+        let level = match *node == cluster.own() {
+            true => FEATURE_LEVEL,
+            false => u32::try_from(cluster.newest_report(member.raft_id)?.feature_level).ok()?,
+        };
+        let raft_id = member.raft_id;
+        (level != state.supported_by(raft_id)).then_some(MemberStep::Supports { raft_id, level })
+    })
 }
 
 /// The first thing that is due: one member at a time (ruling 43).
@@ -243,7 +270,9 @@ fn next_step(cluster: &Cluster, state: &State) -> Option<MemberStep> {
         let report = cluster.report_of(member.raft_id);
         report.is_some_and(|report| is_to_be_seated(state, **node, member, &report))
     };
-    let (node, member) = state.members.iter().find(due)?;
+    let Some((node, member)) = state.members.iter().find(due) else {
+        return other_level(cluster, state);
+    };
     let change = MemberChange::Promote { node: *node, raft_id: member.raft_id };
     Some(MemberStep::Seated { change })
 }

@@ -2,7 +2,8 @@
 //!
 //! `report` is what a member tells its master; `commits` lets calls wait until the awaited members
 //! have applied their change (ruling 6); `service` answers peers, `remote` asks them; `install`
-//! fetches a snapshot, `catch_up` history; `keeper` does what a master owes its members. Nothing
+//! fetches a snapshot, `catch_up` history; `keeper` does what a master owes its members, `rotation`
+//! gives them a new cluster key. Nothing
 //! here decides what a change means: that is core's.
 
 pub mod catch_up;
@@ -11,6 +12,7 @@ pub mod install;
 pub mod keeper;
 pub mod remote;
 mod report;
+pub mod rotation;
 pub mod service;
 
 use crate::board::Board;
@@ -189,6 +191,13 @@ impl Cluster {
     /// What a member last reported, to whichever master.
     pub fn report_of(&self, raft_id: u64) -> Option<MemberReport> {
         lock(&self.reports).get(&raft_id).copied()
+    }
+
+    /// What a member that is online reported to this master, in its own term.
+    pub fn newest_report(&self, raft_id: u64) -> Option<MemberReport> {
+        let term = self.role.borrow().term;
+        let report = self.report_of(raft_id).filter(|report| report.term == term);
+        report.filter(|_| self.is_online(raft_id))
     }
 
     /// What the master knows of a member, in its own term.

@@ -8,6 +8,7 @@ use super::{Cluster, address_of};
 use crate::engine::Engine;
 use crate::front::seam::{Call, Caller, Source, Via};
 use crate::peer::PeerError;
+use crate::renewal::Wish;
 use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
@@ -240,6 +241,25 @@ pub async fn debug(
 pub async fn ca_key(cluster: &Cluster) -> Result<Bytes, RemoteError> {
     let master = cluster.master_elsewhere().ok_or(RemoteError::Nobody)?;
     cluster.ask(master, get("/ca-key".to_owned()), ANSWER_WAIT).await
+}
+
+/// The text of one cluster key (ruling 21), from the master or whoever has it.
+///
+/// # Errors
+/// No member gives it.
+pub async fn cluster_key(cluster: &Cluster, number: u32) -> Result<Bytes, RemoteError> {
+    cluster.ask_any(format!("/cluster-key/{number}"), ANSWER_WAIT).await
+}
+
+/// A certificate for this node, signed by the cluster's authority (ruling 40).
+///
+/// # Errors
+/// The master does not give it.
+pub async fn certificate(cluster: &Cluster, wish: &Wish) -> Result<Bytes, RemoteError> {
+    let master = cluster.master_elsewhere().ok_or(RemoteError::Nobody)?;
+    let body = serde_json::to_vec(wish).unwrap_or_default();
+    let sent = request(Method::POST, "/certificate".to_owned(), body.into());
+    cluster.ask(master, sent, ANSWER_WAIT).await
 }
 
 /// Proposes what this node itself has to say, wherever the master is. False if it is not known

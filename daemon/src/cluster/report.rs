@@ -23,6 +23,8 @@ pub struct MemberReport {
     pub wall_us: u64,
     /// The feature level that it supports.
     pub feature_level: u64,
+    /// The number of the cluster key that State names, if it is here; else 0.
+    pub key: u64,
 }
 
 impl MemberReport {
@@ -35,7 +37,7 @@ impl MemberReport {
         out
     }
 
-    fn fields(&self) -> [u64; 7] {
+    fn fields(&self) -> [u64; 8] {
         [
             self.term,
             self.applied,
@@ -44,6 +46,7 @@ impl MemberReport {
             self.history_from,
             self.wall_us,
             self.feature_level,
+            self.key,
         ]
     }
 
@@ -63,6 +66,8 @@ impl MemberReport {
             history_from: field(4)?,
             wall_us: field(5)?,
             feature_level: field(6)?,
+            // Reports of an earlier version end here.
+            key: field(7).unwrap_or_default(),
         })
     }
 }

@@ -111,6 +111,8 @@ async fn answer(engine: Arc<Engine>, from: PeerId, request: Request<Incoming>) -
         (&Method::GET, ["history", first, last]) => history(&engine, first, last).await,
         (&Method::GET, ["debug", from, to]) => debug(&engine, from, to).await,
         (&Method::GET, ["ca-key"]) => ca_key(&engine, from),
+        (&Method::GET, ["cluster-key", number]) => cluster_key(&engine, from, number),
+        (&Method::POST, ["certificate"]) => certificate(&engine, from, &body),
         _ => refuse(StatusCode::NOT_FOUND, "this version does not know that request"),
     }
 }
@@ -243,5 +245,32 @@ fn ca_key(engine: &Engine, from: PeerId) -> PeerAnswer {
         Some(key) if is_voter => plain(StatusCode::OK, key.expose().clone()),
         Some(_) => refuse(StatusCode::FORBIDDEN, "only voters hold the authority's key"),
         None => refuse(StatusCode::NOT_FOUND, "this node does not have it"),
+    }
+}
+
+/// A cluster key for a member that lacks it. One that was removed has no connection; that this
+/// node may not know it yet is no harm, because then it does not know the key either.
+fn cluster_key(engine: &Engine, from: PeerId, number: &str) -> PeerAnswer {
+    if engine.board.state().member_of(from.raft_id).is_none() {
+        return refuse(StatusCode::FORBIDDEN, "only members are given keys");
+    }
+    match number.parse().ok().and_then(|number| engine.keys.one(number)) {
+        Some(key) => plain(StatusCode::OK, key.to_text().expose().clone()),
+        None => refuse(StatusCode::NOT_FOUND, "this node does not have that key"),
+    }
+}
+
+/// A new certificate for a member, with the key that State knows (ruling 40).
+fn certificate(engine: &Engine, from: PeerId, body: &[u8]) -> PeerAnswer {
+    let Ok(wish) = serde_json::from_slice(body) else {
+        return refuse(StatusCode::BAD_REQUEST, "the request cannot be read");
+    };
+    match crate::renewal::issue(engine, from.raft_id, &wish) {
+        Ok(certificate) => plain(StatusCode::OK, certificate),
+        Err(error) => {
+            let why = crate::report::chain(&error);
+            tracing::warn!(node = from.node, why, "no certificate for a member");
+            plain(StatusCode::CONFLICT, why)
+        }
     }
 }

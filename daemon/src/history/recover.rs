@@ -104,6 +104,10 @@ fn judge_tail(
     tail: bool,
 ) -> Result<(), HistoryError> {
     let damage = |what: &str| Err(HistoryError::damaged(path, from, what));
+    if let Some(format) = other_format(file, from) {
+        let what = format!("a block has format {format}, which this version does not read");
+        return Err(HistoryError::damaged(path, from, what));
+    }
     if !tail {
         return damage("a block in a finished segment is not what was written");
     }
@@ -123,6 +127,17 @@ fn judge_tail(
         }
     }
     Ok(())
+}
+
+/// The format of the block at this offset, if it begins as one of another version.
+fn other_format(file: &File, offset: u64) -> Option<char> {
+    let mut begin = [0; MAGIC.len()];
+    file.read_exact_at(&mut begin, offset).ok()?;
+    let (name, format) = begin.split_at(MAGIC.len() - 1);
+    let format = format.first().filter(|byte| byte.is_ascii_alphanumeric())?;
+    // A single flipped bit makes no other format of this one: that is damage, judged as such.
+    let is_other = (format ^ MAGIC[MAGIC.len() - 1]).count_ones() > 1;
+    (name == &MAGIC[..name.len()] && is_other).then(|| char::from(*format))
 }
 
 fn next_magic(bytes: &[u8]) -> Option<usize> {

@@ -396,3 +396,16 @@ fn a_watermark_survives_a_restart() {
     assert_eq!(thread.history.mark("other").unwrap(), None);
     thread.stop().unwrap();
 }
+
+#[test]
+fn a_block_of_a_later_format_is_no_torn_tail() {
+    let (folder, _) = growing(1);
+    let path = segment_files(&folder, "seg").remove(0);
+    let mut bytes = std::fs::read(&path).unwrap();
+    assert_eq!(&bytes[..4], super::block::MAGIC);
+    bytes[3] = b'2';
+    std::fs::write(&path, &bytes).unwrap();
+    let error = HistoryThread::spawn(&start(&folder, None)).err().expect("refused").to_string();
+    assert!(error.contains("has format 2, which this version does not read"), "{error}");
+    assert_eq!(std::fs::read(&path).unwrap(), bytes, "nothing was cut");
+}

@@ -11,9 +11,11 @@
 
 use super::{CLUSTER_KEY, KeyError};
 use crate::secret::Secret;
+use arc_swap::ArcSwap;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use ring::{aead, digest, hkdf, hmac, rand::SecureRandom};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// First line of `cluster.key`.
 const HEADER: &str = "tiebeam cluster key 1";
@@ -21,6 +23,8 @@ const HEADER: &str = "tiebeam cluster key 1";
 const KEY_BYTES: usize = 32;
 /// Cluster keys that are kept; rotations are rare (a node was removed).
 const KEYS_MAX: usize = 1000;
+const TOO_MANY: KeyError =
+    KeyError::Malformed { file: CLUSTER_KEY, reason: "there are too many keys" };
 /// Largest plain value, in bytes: all parameters of a call, whose body has 1 MiB.
 pub const SEALED_BYTES_MAX: usize = 2 << 20;
 
@@ -30,22 +34,42 @@ struct ClusterKey {
     seal: hkdf::Prk,
     commit: hmac::Key,
     token: hmac::Key,
+    print: String,
 }
 
-/// The cluster keys that this node has; the newest is used for everything new.
-pub struct ClusterKeys {
+/// The cluster keys that this node has; the newest is used for everything new. More of them may
+/// come while others use it.
+pub struct ClusterKeys(ArcSwap<Ring>);
+
+/// One consistent set of them.
+struct Ring {
     newest: u32,
-    keys: BTreeMap<u32, ClusterKey>,
+    keys: BTreeMap<u32, Arc<ClusterKey>>,
+}
+
+impl Ring {
+    fn key(&self, number: u32) -> Result<&ClusterKey, KeyError> {
+        self.keys.get(&number).map(AsRef::as_ref).ok_or(KeyError::UnknownKey(number))
+    }
 }
 
 impl ClusterKeys {
+    fn of(keys: BTreeMap<u32, Arc<ClusterKey>>) -> Option<ClusterKeys> {
+        let (newest, _) = keys.last_key_value().filter(|_| keys.len() <= KEYS_MAX)?;
+        Some(ClusterKeys(ArcSwap::from_pointee(Ring { newest: *newest, keys })))
+    }
+
+    fn made(number: u32) -> Result<ClusterKeys, KeyError> {
+        let key = ClusterKey::new(Secret::new(random::<KEY_BYTES>()?))?;
+        ClusterKeys::of(BTreeMap::from([(number, Arc::new(key))])).ok_or(TOO_MANY)
+    }
+
     /// The first key of a new cluster; its number is 1.
     ///
     /// # Errors
     /// The system gives no random bytes.
     pub fn generate() -> Result<ClusterKeys, KeyError> {
-        let root = Secret::new(random::<KEY_BYTES>()?);
-        Ok(ClusterKeys { newest: 1, keys: BTreeMap::from([(1, ClusterKey::new(root)?)]) })
+        ClusterKeys::made(1)
     }
 
     /// The same keys and a new one, for new values (ruling 21: a node was removed).
@@ -53,21 +77,51 @@ impl ClusterKeys {
     /// # Errors
     /// The system gives no random bytes, or there are too many keys.
     pub fn rotated(&self) -> Result<ClusterKeys, KeyError> {
-        let mut keys = ClusterKeys::from_text(&self.to_text())?;
-        let full = KeyError::Malformed { file: CLUSTER_KEY, reason: "too many keys" };
-        keys.newest =
-            self.newest.checked_add(1).filter(|_| keys.keys.len() < KEYS_MAX).ok_or(full)?;
-        keys.keys.insert(keys.newest, ClusterKey::new(Secret::new(random()?))?);
-        Ok(keys)
+        self.with(&self.successor(0)?)
+    }
+
+    /// One new key alone, with a number above `least` and above those that are here.
+    ///
+    /// # Errors
+    /// As [`ClusterKeys::rotated`].
+    pub fn successor(&self, least: u32) -> Result<ClusterKeys, KeyError> {
+        ClusterKeys::made(self.newest().max(least).checked_add(1).ok_or(TOO_MANY)?)
+    }
+
+    /// These keys and others; of two with one number, the other's.
+    ///
+    /// # Errors
+    /// There are too many.
+    pub(super) fn with(&self, others: &ClusterKeys) -> Result<ClusterKeys, KeyError> {
+        let mut keys = self.0.load().keys.clone();
+        keys.extend(others.0.load().keys.iter().map(|(number, key)| (*number, key.clone())));
+        ClusterKeys::of(keys).ok_or(TOO_MANY)
+    }
+
+    /// Uses what `newer` has from now on, everywhere where these keys are used.
+    pub(super) fn put(&self, newer: &ClusterKeys) {
+        self.0.store(newer.0.load_full());
+    }
+
+    /// The key of this number alone, for a member that lacks it.
+    pub fn only(&self, number: u32) -> Option<ClusterKeys> {
+        let key = self.0.load().keys.get(&number)?.clone();
+        ClusterKeys::of(BTreeMap::from([(number, key)]))
+    }
+
+    /// Tells a key from others with its number, and nothing of it.
+    pub fn fingerprint(&self, number: u32) -> Option<String> {
+        self.0.load().keys.get(&number).map(|key| key.print.clone())
     }
 
     /// The content of `cluster.key`: a header, then `<number> <base64url>` per key, newest last.
     pub fn to_text(&self) -> Secret<String> {
         // Room for all of it, so that no half-written copy is left behind in memory.
-        let mut text = String::with_capacity(HEADER.len() + 1 + 56 * self.keys.len());
+        let ring = self.0.load();
+        let mut text = String::with_capacity(HEADER.len() + 1 + 56 * ring.keys.len());
         text.push_str(HEADER);
         text.push('\n');
-        for (number, key) in &self.keys {
+        for (number, key) in &ring.keys {
             text.push_str(&format!("{number} "));
             BASE64.encode_string(key.root.expose(), &mut text);
             text.push('\n');
@@ -96,22 +150,16 @@ impl ClusterKeys {
             if length != KEY_BYTES {
                 return Err(malformed("a key that is not 32 bytes in base64url"));
             }
-            if keys.insert(number, ClusterKey::new(bytes)?).is_some() {
+            if keys.insert(number, Arc::new(ClusterKey::new(bytes)?)).is_some() {
                 return Err(malformed("two keys with one number"));
             }
         }
-        let newest = keys.last_key_value().map(|(number, _)| *number);
-        let newest = newest.filter(|_| keys.len() <= KEYS_MAX).ok_or(malformed("no key in it"))?;
-        Ok(ClusterKeys { newest, keys })
+        ClusterKeys::of(keys).ok_or(malformed("no key in it, or too many"))
     }
 
     /// The number of the key that new values get.
     pub fn newest(&self) -> u32 {
-        self.newest
-    }
-
-    fn key(&self, number: u32) -> Result<&ClusterKey, KeyError> {
-        self.keys.get(&number).ok_or(KeyError::UnknownKey(number))
+        self.0.load().newest
     }
 
     /// Seals a secret value, to be kept in State, log and history.
@@ -122,9 +170,10 @@ impl ClusterKeys {
         if plain.len() > SEALED_BYTES_MAX {
             return Err(KeyError::Sealed("the value is too large"));
         }
-        let prefix = format!("sealed1.{}", self.newest);
+        let ring = self.0.load();
+        let prefix = format!("sealed1.{}", ring.newest);
         let salt = random::<KEY_BYTES>()?;
-        let key = self.key(self.newest)?.value_key(&salt)?;
+        let key = ring.key(ring.newest)?.value_key(&salt)?;
         // Room for the tag, so that the plain text is never left behind by a reallocation.
         let mut value = Secret::new(Vec::with_capacity(plain.len() + aead::MAX_TAG_LEN));
         value.expose_mut().extend_from_slice(plain);
@@ -148,7 +197,7 @@ impl ClusterKeys {
         let Some((salt, value)) = bytes.split_first_chunk_mut::<KEY_BYTES>() else {
             return Err(KeyError::Sealed("it is too short"));
         };
-        let key = self.key(number)?.value_key(salt)?;
+        let key = self.0.load().key(number)?.value_key(salt)?;
         let plain = key
             .open_in_place(zero_nonce(), aead::Aad::from(prefix), value)
             .map_err(|_| KeyError::Sealed("it was changed, or sealed by another cluster"))?;
@@ -162,7 +211,8 @@ impl ClusterKeys {
     /// # Errors
     /// None in practice: the newest key is always here.
     pub fn commitment_salt(&self, job_id: &str, path: &str) -> Result<[u8; KEY_BYTES], KeyError> {
-        let mut salt = hmac::Context::with_key(&self.key(self.newest)?.commit);
+        let ring = self.0.load();
+        let mut salt = hmac::Context::with_key(&ring.key(ring.newest)?.commit);
         salt.update(job_id.as_bytes());
         salt.update(&[0]);
         salt.update(path.as_bytes());
@@ -183,7 +233,7 @@ impl ClusterKeys {
     /// # Errors
     /// The system gives no random bytes.
     pub fn fresh_nonce(&self) -> Result<String, KeyError> {
-        Ok(format!("{}.{}", self.newest, BASE64.encode(random::<16>()?)))
+        Ok(format!("{}.{}", self.newest(), BASE64.encode(random::<16>()?)))
     }
 
     /// A one-time secret (join token, first password): derived, never stored (ruling 26).
@@ -196,7 +246,7 @@ impl ClusterKeys {
     pub fn derive(&self, purpose: &str, id: &str, nonce: &str) -> Result<Secret<String>, KeyError> {
         let number = nonce.split_once('.').and_then(|(number, _)| parse_number(number));
         let number = number.ok_or(KeyError::Sealed("its nonce names no key"))?;
-        let mut mac = hmac::Context::with_key(&self.key(number)?.token);
+        let mut mac = hmac::Context::with_key(&self.0.load().key(number)?.token);
         // A token's text begins with `tb1.`; this does not, so neither can pass for the other.
         for part in ["one-time secret", purpose, id, nonce] {
             mac.update(&(part.len() as u64).to_be_bytes());
@@ -210,12 +260,13 @@ impl ClusterKeys {
     /// # Errors
     /// The key is not here.
     pub fn token_mac(&self, number: u32, text: &str) -> Result<[u8; KEY_BYTES], KeyError> {
-        digest_bytes(hmac::sign(&self.key(number)?.token, text.as_bytes()).as_ref())
+        digest_bytes(hmac::sign(&self.0.load().key(number)?.token, text.as_bytes()).as_ref())
     }
 
     /// Whether a mac belongs to a bearer token's text; compared in constant time.
     pub fn token_mac_fits(&self, number: u32, text: &str, mac: &[u8]) -> bool {
-        self.key(number).is_ok_and(|key| hmac::verify(&key.token, text.as_bytes(), mac).is_ok())
+        let ring = self.0.load();
+        ring.key(number).is_ok_and(|key| hmac::verify(&key.token, text.as_bytes(), mac).is_ok())
     }
 }
 
@@ -234,6 +285,7 @@ impl ClusterKey {
             seal: hkdf::Prk::new_less_safe(hkdf::HKDF_SHA256, derived("seal")?.expose()),
             commit: hmac::Key::new(hmac::HMAC_SHA256, derived("commit")?.expose()),
             token: hmac::Key::new(hmac::HMAC_SHA256, derived("token")?.expose()),
+            print: sha256_text(&[derived("fingerprint")?.expose()]),
             root,
         })
     }
@@ -358,6 +410,8 @@ mod tests {
         assert!(new.open(&sealed).is_ok());
         let newer = new.seal(b"x").unwrap_or_else(|e| panic!("{e}"));
         assert!(matches!(old.open(&newer), Err(KeyError::UnknownKey(3))));
+        assert_eq!(new.fingerprint(2), old.fingerprint(2));
+        assert_ne!(new.fingerprint(3), old.successor(0).ok().and_then(|one| one.fingerprint(3)));
         let derive =
             |keys: &ClusterKeys| keys.derive("join", "12", &nonce).map(|s| s.expose().clone()).ok();
         assert!(derive(&old).is_some());

@@ -13,12 +13,14 @@ use crate::{
     durable::{self, DurableError},
     secret::Secret,
 };
+use arc_swap::ArcSwapOption;
 use std::{
     fs, io,
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
-    sync::OnceLock,
+    sync::{Arc, OnceLock},
 };
+use tiebeam_core::state::SharedKey;
 
 /// The folder's name below the data folder.
 pub const FOLDER: &str = "keys";
@@ -26,6 +28,8 @@ pub const FOLDER: &str = "keys";
 pub const NODE_KEY: &str = "node.key";
 /// The key that all members share; see [`ClusterKeys::to_text`].
 pub const CLUSTER_KEY: &str = "cluster.key";
+/// A cluster key that is not in use yet, in the form of [`CLUSTER_KEY`].
+pub const NEXT_CLUSTER_KEY: &str = "cluster.key.next";
 /// The private key of the cluster's CA (PKCS #8, PEM); on voters only.
 pub const CA_KEY: &str = "ca.key";
 
@@ -95,7 +99,9 @@ pub struct Keys {
     /// The same, if it became one since.
     late_ca_key: OnceLock<Secret<String>>,
     /// The keys that all members share.
-    pub cluster: std::sync::Arc<ClusterKeys>,
+    pub cluster: Arc<ClusterKeys>,
+    /// A key that members are given and nobody uses yet (ruling 21).
+    next: ArcSwapOption<ClusterKeys>,
 }
 
 impl Keys {
@@ -141,6 +147,7 @@ impl Keys {
             ca_key: Some(ca_key),
             late_ca_key: OnceLock::new(),
             cluster: cluster.into(),
+            next: ArcSwapOption::empty(),
         };
         keys.write_new(data)?;
         Ok(keys)
@@ -206,12 +213,69 @@ impl Keys {
         let folder = data.join(FOLDER);
         check_mode(&folder, 0o700)?;
         let ca_path = folder.join(CA_KEY);
+        let next_path = folder.join(NEXT_CLUSTER_KEY);
+        let next = match next_path.exists() {
+            true => Some(Arc::new(ClusterKeys::from_text(&read_private(&next_path)?)?)),
+            false => None,
+        };
         Ok(Keys {
+            next: ArcSwapOption::new(next),
             node_key: read_pem(&folder.join(NODE_KEY), NODE_KEY)?,
             cluster: ClusterKeys::from_text(&read_private(&folder.join(CLUSTER_KEY))?)?.into(),
             ca_key: if ca_path.exists() { Some(read_pem(&ca_path, CA_KEY)?) } else { None },
             late_ca_key: OnceLock::new(),
         })
+    }
+
+    /// The number of the cluster key that State names, if that very key is here; else 0.
+    pub fn held(&self, named: &SharedKey) -> u32 {
+        let is_it = |keys: &ClusterKeys| {
+            keys.fingerprint(named.number).is_some_and(|print| print == named.print)
+        };
+        let is_here = is_it(&self.cluster) || self.next.load().as_deref().is_some_and(is_it);
+        if is_here { named.number } else { 0 }
+    }
+
+    /// The key of this number alone, whether it is in use or not.
+    pub fn one(&self, number: u32) -> Option<ClusterKeys> {
+        let next = self.next.load();
+        let next = next.as_deref().and_then(|next| next.only(number));
+        next.or_else(|| self.cluster.only(number))
+    }
+
+    /// Keeps a key that is not in use yet.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn keep_next(&self, data: &Path, next: ClusterKeys) -> Result<(), KeyError> {
+        let path = data.join(FOLDER).join(NEXT_CLUSTER_KEY);
+        durable::replace(&path, next.to_text().expose().as_bytes(), 0o600)
+            .map_err(KeyError::Write)?;
+        self.next.store(Some(Arc::new(next)));
+        Ok(())
+    }
+
+    /// Uses the key that State names from now on, if it is here and waits for that. Says whether
+    /// it does.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn use_next(&self, data: &Path, named: &SharedKey) -> Result<bool, KeyError> {
+        let next = self.next.load_full();
+        let Some(next) = next.filter(|next| {
+            next.fingerprint(named.number).is_some_and(|print| print == named.print)
+        }) else {
+            return Ok(false);
+        };
+        let all = self.cluster.with(&next)?;
+        let path = data.join(FOLDER).join(CLUSTER_KEY);
+        durable::replace(&path, all.to_text().expose().as_bytes(), 0o600)
+            .map_err(KeyError::Write)?;
+        self.cluster.put(&all);
+        self.next.store(None);
+        // A copy of what is in the other file: it is overwritten at the next rotation at the latest.
+        let _ = fs::remove_file(data.join(FOLDER).join(NEXT_CLUSTER_KEY));
+        Ok(true)
     }
 
     /// The CA's private key, if this node has it.
@@ -307,6 +371,32 @@ mod tests {
             let error = Keys::load(data.path()).err().expect("refused").to_string();
             assert!(error.contains(name) && error.contains(wanted), "{error}");
         }
+    }
+
+    #[test]
+    fn a_key_seals_nothing_before_state_says_so_and_lives_through_a_restart() {
+        let data = Folder::new();
+        let keys = Keys::create(data.path()).unwrap_or_else(|e| panic!("{e}"));
+        let shared = keys.cluster.clone();
+        let next = keys.cluster.successor(0).unwrap_or_else(|e| panic!("{e}"));
+        let print = next.fingerprint(2).expect("its number is 2");
+        let named = SharedKey { number: 2, print, used: true, due: false };
+        let other = SharedKey { print: "another".into(), ..named.clone() };
+        assert_eq!(keys.held(&named), 0);
+        keys.keep_next(data.path(), next).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!((keys.held(&named), keys.held(&other)), (2, 0));
+        drop(keys);
+        let keys = Keys::load(data.path()).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!((keys.held(&named), keys.cluster.newest()), (2, 1));
+        assert!(keys.one(1).is_some() && keys.one(2).is_some() && keys.one(3).is_none());
+        assert!(!keys.use_next(data.path(), &other).unwrap_or_else(|e| panic!("{e}")));
+        let sealed = shared.seal(b"before").unwrap_or_else(|e| panic!("{e}"));
+        let in_use = keys.cluster.clone();
+        assert!(keys.use_next(data.path(), &named).unwrap_or_else(|e| panic!("{e}")));
+        assert_eq!((in_use.newest(), keys.held(&named)), (2, 2), "whoever holds them has it");
+        assert!(in_use.open(&sealed).is_ok());
+        assert!(!data.path().join(FOLDER).join(NEXT_CLUSTER_KEY).exists());
+        assert_eq!(Keys::load(data.path()).map_or(0, |keys| keys.cluster.newest()), 2);
     }
 
     #[test]

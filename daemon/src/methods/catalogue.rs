@@ -2,6 +2,7 @@
 
 use super::arguments::Arguments;
 use super::{Method, Right};
+use crate::engine::Engine;
 use crate::front::seam::MethodClass;
 use crate::pipeline::submit::find_job;
 use serde_json::{Value, json};
@@ -14,7 +15,7 @@ pub(super) const JOB_LIST: Method = Method {
     arguments: &[],
     signatures: &[&["array"]],
     help: "job_list(): the names of all jobs, sorted",
-    run: |_, _, _| Box::pin(async { Ok(job_list()) }),
+    run: |engine, _, _| Box::pin(async move { Ok(job_list(&engine)) }),
 };
 
 pub(super) const JOB_HELP: Method = Method {
@@ -24,7 +25,7 @@ pub(super) const JOB_HELP: Method = Method {
     arguments: &["name"],
     signatures: &[&["string", "string"]],
     help: "job_help(name): what a job does, its parameters, who may run it, examples",
-    run: |_, _, arguments| Box::pin(async move { job_help(&arguments) }),
+    run: |engine, _, arguments| Box::pin(async move { job_help(&engine, &arguments) }),
 };
 
 pub(super) const JOB_DESC: Method = Method {
@@ -34,19 +35,20 @@ pub(super) const JOB_DESC: Method = Method {
     arguments: &["name"],
     signatures: &[&["array", "string"]],
     help: "job_desc(name): [true, details] with 12 details, or [false, message]",
-    run: |_, _, arguments| Box::pin(async move { job_desc(&arguments) }),
+    run: |engine, _, arguments| Box::pin(async move { job_desc(&engine, &arguments) }),
 };
 
-fn job_list() -> Value {
-    json!(tiebeam_jobs::JOBS.iter().map(|job| job.declaration.name).collect::<Vec<_>>())
+fn job_list(engine: &Engine) -> Value {
+    let listed = tiebeam_jobs::listed(engine.board.state().feature_level);
+    json!(listed.map(|job| job.declaration.name).collect::<Vec<_>>())
 }
 
-fn job_help(arguments: &Arguments) -> Result<Value, RpcError> {
-    Ok(json!(find_job(arguments.text(0)?)?.declaration.help()))
+fn job_help(engine: &Engine, arguments: &Arguments) -> Result<Value, RpcError> {
+    Ok(json!(find_job(engine, arguments.text(0)?)?.declaration.help()))
 }
 
-fn job_desc(arguments: &Arguments) -> Result<Value, RpcError> {
-    Ok(match find_job(arguments.text(0)?) {
+fn job_desc(engine: &Engine, arguments: &Arguments) -> Result<Value, RpcError> {
+    Ok(match find_job(engine, arguments.text(0)?) {
         Ok(job) => json!([true, job.declaration.details()]),
         Err(error) => json!([false, error.message]),
     })

@@ -70,7 +70,7 @@ enum Jobs {
     Named(BTreeSet<String>),
 }
 
-const KINDS: [&str; 6] = ["stage", "command", "progress", "config", "node", "master"];
+const KINDS: [&str; 7] = ["stage", "command", "progress", "config", "node", "cluster", "master"];
 
 impl Filter {
     /// Reads the argument of `subscribe`.
@@ -121,12 +121,15 @@ impl Filter {
             What::Command { .. } => "command",
             What::Config { .. } => "config",
             What::Node { .. } => "node",
+            What::Cluster { .. } => "cluster",
         };
         let of_kind = self.kinds.is_empty() || self.kinds.contains(kind);
         let job = match &event.what {
             What::Stage { job, .. } | What::Command { job, .. } | What::Config { job, .. } => job,
             // It is about no job: asking for the kind is asking for it.
-            What::Node { .. } => return of_kind && self.kinds.contains(kind),
+            What::Node { .. } | What::Cluster { .. } => {
+                return of_kind && self.kinds.contains(kind);
+            }
         };
         let of_job = match &self.jobs {
             Jobs::All => true,
@@ -183,7 +186,7 @@ fn page(
     }
     let next = page.events.last().map_or(cursor, |event| event.cursor);
     // Who is in the cluster is no secret: node_list is for everyone.
-    let open = |event: &Event| matches!(event.what, What::Node { .. });
+    let open = |event: &Event| matches!(event.what, What::Node { .. } | What::Cluster { .. });
     let may_see = |event: &Event| sees_all || event.user() == user || open(event);
     let seen = |event: &&Event| may_see(event) && filter.wants(user, event);
     out.extend(page.events.iter().filter(seen).map(Event::to_json));

@@ -9,6 +9,7 @@ use crate::engine::Engine;
 use crate::host::{
     Authority, CommandEnd, CommandResult, CommandSpec, CommandStart, CommandState, HostError,
 };
+use crate::keys::KeyError;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,6 +24,8 @@ use tiebeam_proto::time::Time;
 const REPORT_AGAIN: Duration = Duration::from_millis(500);
 /// Pause between two looks whether this node has caught up.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// Longest wait for the cluster key that a command is sealed with.
+const KEY_WAIT: Duration = Duration::from_secs(10);
 /// How often the journal is swept.
 const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 
@@ -123,6 +126,7 @@ async fn report(engine: &Engine, sequence: u64, key: &str, end: &CommandEnd) {
 async fn run(engine: &Arc<Engine>, id: &str, command: &Command) -> CommandEnd {
     match engine.host.status(id, &command.key).await {
         Ok(CommandState::NotStarted) => {
+            wait_for_key(engine, command).await;
             let Some(start) = start_of(engine, id, command) else {
                 let why = "the command cannot be opened with this node's keys".to_owned();
                 return CommandEnd::without_run(CommandResult::Refused, why);
@@ -142,6 +146,16 @@ async fn run(engine: &Arc<Engine>, id: &str, command: &Command) -> CommandEnd {
     match engine.host.wait(id, &command.key).await {
         Ok(end) => end,
         Err(error) => CommandEnd::without_run(CommandResult::Indeterminate, error.chain()),
+    }
+}
+
+/// A node that was away may have to fetch the cluster key first that the command is sealed with.
+async fn wait_for_key(engine: &Engine, command: &Command) {
+    let until = tokio::time::Instant::now() + KEY_WAIT;
+    while let Err(KeyError::UnknownKey(_)) = engine.keys.cluster.open(&command.spec)
+        && tokio::time::Instant::now() < until
+    {
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 

@@ -44,9 +44,9 @@ struct Admitted {
     locks: Vec<Lock>,
 }
 
-/// The job of this name, or the error that there is none.
-pub fn find_job(name: &str) -> Result<&'static Job, RpcError> {
-    tiebeam_jobs::find(name).ok_or_else(|| {
+/// The job of this name at the cluster's feature level, or the error that there is none.
+pub fn find_job(engine: &Engine, name: &str) -> Result<&'static Job, RpcError> {
+    tiebeam_jobs::find_at(name, engine.board.state().feature_level).ok_or_else(|| {
         let shown: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
         RpcError::new(ErrorCode::UnknownJob, format!("there is no job {shown:?}"))
             .field("name")
@@ -64,7 +64,7 @@ pub async fn start(
     name: &str,
     kwargs: Kwargs,
 ) -> Result<Started, RpcError> {
-    start_job(engine, call, find_job(name)?, kwargs).await
+    start_job(engine, call, find_job(engine, name)?, kwargs).await
 }
 
 /// As [`start`], for a job that may be unlisted.
@@ -100,7 +100,7 @@ pub async fn volatile(
     name: &str,
     kwargs: Kwargs,
 ) -> Result<tiebeam_proto::ResultObject, RpcError> {
-    let job = find_job(name)?;
+    let job = find_job(engine, name)?;
     let admitted = admit(engine, call, job, kwargs)?;
     if job.declaration.way == Way::Long {
         return Err(RpcError::new(ErrorCode::InvalidParameter, "this job always leaves a record")

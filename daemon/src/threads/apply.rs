@@ -7,6 +7,7 @@
 
 use super::raft::ToRaft;
 use super::snapshot::Snapshotter;
+use super::start::ReplicaError;
 use super::{Batch, ToApply, Waiter, stop_the_node};
 use crate::board::Board;
 use crate::history::HistoryHandle;
@@ -18,6 +19,7 @@ use std::sync::mpsc::{Receiver, Sender};
 use tiebeam_core::effect::{Answer, Effect, Event, What};
 use tiebeam_core::member::Seat;
 use tiebeam_core::proposal::Proposal;
+use tiebeam_core::state::FEATURE_LEVEL;
 use tiebeam_core::{State, job};
 use tiebeam_proto::Stage;
 use tiebeam_proto::chain::Head;
@@ -157,6 +159,10 @@ impl Applier {
             }
             None => self.state.apply(entry.index, entry.term, proposal),
         };
+        if self.state.feature_level > FEATURE_LEVEL {
+            let error = ReplicaError::Level(self.state.feature_level);
+            stop_the_node("this version is too old for its cluster", &error);
+        }
         for effect in effects {
             self.carry_out(effect, gathered);
         }
@@ -219,7 +225,11 @@ fn note_ends(event: &Event, gathered: &mut Gathered) {
             let sequence = job::parse_job_id(job).map(|(_, sequence)| sequence);
             gathered.ended_commands.extend(sequence.map(|s| (s, command.to_string())));
         }
-        What::Stage { .. } | What::Command { .. } | What::Config { .. } | What::Node { .. } => {}
+        What::Stage { .. }
+        | What::Command { .. }
+        | What::Config { .. }
+        | What::Node { .. }
+        | What::Cluster { .. } => {}
     }
 }
 

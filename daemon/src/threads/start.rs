@@ -18,7 +18,9 @@ use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tiebeam_core::State;
+use tiebeam_core::proposal::Proposal;
 use tiebeam_core::snapshot::SnapshotError as StateError;
+use tiebeam_core::state::FEATURE_LEVEL;
 use tiebeam_replica::log::{Log, LogSettings};
 use tiebeam_replica::node::{self as replica, Node, NodeSettings};
 use tiebeam_replica::recovery::{self, RecoveryError, Start};
@@ -38,6 +40,12 @@ pub enum ReplicaError {
     /// The snapshot's body is no State.
     #[error("the snapshot cannot be read")]
     State(#[source] StateError),
+    /// The cluster has risen above this version.
+    #[error(
+        "the cluster has feature level {0}; this version supports levels up to {FEATURE_LEVEL}: \
+         install the newer version again"
+    )]
+    Level(u32),
     /// The node cannot be made.
     #[error("the replica cannot start")]
     Node(#[source] replica::NodeError),
@@ -86,6 +94,7 @@ impl Recovered {
             tracing::warn!(path = finding.path, at = finding.offset, "{}", finding.what);
         }
         let state = tiebeam_core::snapshot::decode(&recovered.body).map_err(ReplicaError::State)?;
+        check_level(&recovered.start)?;
         tracing::info!(
             snapshot = state.applied,
             entries = recovered.start.entries.len(),
@@ -162,6 +171,18 @@ impl Recovered {
             })?,
         ];
         Ok(Replica { to_raft, role: role_seen, threads })
+    }
+}
+
+/// Refuses a log in which the cluster rose to a level that this version does not support. What may
+/// not be committed is left to apply.
+fn check_level(start: &Start) -> Result<(), ReplicaError> {
+    let commit = start.hard_state.commit;
+    let committed = start.entries.iter().filter(|entry| entry.index <= commit);
+    let highest = committed.filter_map(|entry| Proposal::raised_by(&entry.payload)).max();
+    match highest.filter(|level| *level > FEATURE_LEVEL) {
+        Some(level) => Err(ReplicaError::Level(level)),
+        None => Ok(()),
     }
 }
 

@@ -43,7 +43,8 @@ fn certificates_are_renewed_at_two_thirds_of_their_life_and_after_it() {
         assert_eq!(node.terminate(), 0);
     }
     // Due, expired, and one that is good for long.
-    let old: Vec<Summary> = [(0, 300), (1, 400), (2, 100)].map(|(at, d)| age(&cluster, at, d)).into();
+    let old: Vec<Summary> =
+        [(0, 300), (1, 400), (2, 100)].map(|(at, d)| age(&cluster, at, d)).into();
     assert!(old[1].not_after < now(), "{}", old[1].not_after);
     cluster.nodes.iter_mut().for_each(TestNode::begin);
     cluster.nodes.iter_mut().for_each(TestNode::wait_ready);
@@ -66,5 +67,5 @@ fn certificates_are_renewed_at_two_thirds_of_their_life_and_after_it() {
     assert_eq!(certificate(&cluster.nodes[2]), old[2], "it has time");
     let result = cluster.exec("config_set", json!({"path": "app/x", "value": 1}));
     assert_eq!(result["result_code"], 0, "{result}");
-    assert_eq!(result["result_warnings"], json!([]), "{result}");
+    assert!(result["result_warnings"].is_null(), "all three have applied it: {result}");
 }

@@ -60,7 +60,8 @@ impl State {
             covered = Some(path);
         }
         forget_removed_users(&mut tried);
-        schema::check(&tried.config, &tried.changes, &tried.credentials)?;
+        let level = self.feature_level;
+        schema::check(&tried.config, &tried.changes, &tried.credentials, level)?;
         Ok(tried)
     }
 

@@ -231,6 +231,9 @@ impl State {
         self.members = std::iter::once((new.node, member)).collect();
         // Whoever holds one has the certificate of an authority that may be another now.
         self.join_tokens = imbl::OrdMap::new();
+        // What the others supported and which keys they had is over; what is on the disk counts.
+        self.supported = imbl::OrdMap::new();
+        self.shared_key = crate::state::SharedKey::default();
         self.cluster.incarnation += 1;
     }
 }

@@ -55,9 +55,15 @@ impl State {
     }
 
     pub(super) fn apply_member(&mut self, entry: &mut Entry, step: &MemberStep) -> Answer {
-        let MemberStep::Joined { node, raft_id } = step else {
-            let text = "a change of membership needs an entry of raft's own";
-            return Answer::Refused(RpcError::new(ErrorCode::Internal, text));
+        let (node, raft_id) = match step {
+            MemberStep::Joined { node, raft_id } => (node, raft_id),
+            MemberStep::Supports { raft_id, level } => {
+                return self.apply_supports(*raft_id, *level);
+            }
+            MemberStep::Seated { .. } => {
+                let text = "a change of membership needs an entry of raft's own";
+                return Answer::Refused(RpcError::new(ErrorCode::Internal, text));
+            }
         };
         let joining = |member: &crate::state::Member| member.raft_id == *raft_id && member.joining;
         if self.members.get(node).is_some_and(joining)

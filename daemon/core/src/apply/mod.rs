@@ -11,6 +11,7 @@ mod finish;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod incarnate;
+mod level;
 mod member;
 mod queue;
 pub mod reads;
@@ -133,6 +134,8 @@ impl State {
             Body::Recorded(recorded) => self.apply_recorded(recorded),
             Body::Member(step) => self.apply_member(entry, step),
             Body::Skipped(skipped) => self.apply_skipped(entry, skipped),
+            Body::Raise(raise) => self.apply_raise(entry, raise),
+            Body::Key(step) => self.apply_key(entry, step),
         }
     }
 

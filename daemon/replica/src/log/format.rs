@@ -59,13 +59,16 @@ impl Head {
         out
     }
 
-    /// The head in `sector`, or nothing if it is not one.
-    pub(crate) fn decode(sector: &[u8; HEAD_BYTES]) -> Option<Head> {
+    /// The format of the whole head in `sector`, or nothing if it is not one.
+    pub(crate) fn format_of(sector: &[u8; HEAD_BYTES]) -> Option<u32> {
         let crc = crc32c::crc32c(&sector[..HEAD_BYTES - 4]);
-        if read_u32(sector, HEAD_BYTES - 4) != crc
-            || &sector[..8] != MAGIC
-            || read_u32(sector, 8) != FORMAT
-        {
+        let whole = read_u32(sector, HEAD_BYTES - 4) == crc && &sector[..8] == MAGIC;
+        whole.then(|| read_u32(sector, 8))
+    }
+
+    /// The head in `sector`, or nothing if it is not one of this format.
+    pub(crate) fn decode(sector: &[u8; HEAD_BYTES]) -> Option<Head> {
+        if Head::format_of(sector)? != FORMAT {
             return None;
         }
         Some(Head {

@@ -12,6 +12,8 @@ pub enum DamageReason {
     RecordInvalid,
     /// Neither head sector can be read.
     HeadsUnreadable,
+    /// The segment has another format: nothing is wrong with it, but a later version wrote it.
+    Format,
     /// A segment between two others is gone.
     SegmentMissing,
     /// Valid records in an order that no writer makes.
@@ -36,6 +38,9 @@ impl std::fmt::Display for Damage {
         let what = match self.reason {
             DamageReason::RecordInvalid => "a record that had been durable is invalid",
             DamageReason::HeadsUnreadable => "both head sectors are unreadable",
+            DamageReason::Format => {
+                "a later version wrote it, in a format that this one cannot read"
+            }
             DamageReason::SegmentMissing => "the segment is missing",
             DamageReason::OutOfOrder => "records are out of order",
         };

@@ -6,7 +6,8 @@
 //! record was written, and that record (the link) pins the end and the last checksum.
 
 use super::format::{
-    HEAD_BYTES, HEAD_OFFSETS, Head, Link, RECORD_HEADER, RECORDS_START, RecordHeader, RecordKind,
+    FORMAT, HEAD_BYTES, HEAD_OFFSETS, Head, Link, RECORD_HEADER, RECORDS_START, RecordHeader,
+    RecordKind,
 };
 use super::replay::Replay;
 use super::{Damage, DamageReason, Finding, FindingKind};
@@ -128,7 +129,11 @@ impl Scan {
         let heads = read_heads(disk, file, sequence)?;
         let newest = heads.iter().enumerate().filter_map(|(slot, head)| Some((slot, (*head)?)));
         let Some((head_slot, head)) = newest.max_by_key(|(_, head)| head.stamp) else {
-            self.damaged(path, 0, DamageReason::HeadsUnreadable);
+            let reason = match has_other_format(disk, file)? {
+                true => DamageReason::Format,
+                false => DamageReason::HeadsUnreadable,
+            };
+            self.damaged(path, 0, reason);
             return Ok(());
         };
         for (slot, head) in heads.iter().enumerate() {
@@ -264,6 +269,19 @@ fn read_heads<D: Disk>(
         }
     }
     Ok(heads)
+}
+
+/// Whether a head of the segment is whole, and of a format that is not read here.
+fn has_other_format<D: Disk>(disk: &mut D, file: FileId) -> Result<bool, DiskError> {
+    for offset in HEAD_OFFSETS {
+        let mut sector = [0; HEAD_BYTES];
+        if disk.read_at(file, offset, &mut sector)? == HEAD_BYTES
+            && Head::format_of(&sector).is_some_and(|format| format != FORMAT)
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// A part of a file in memory.

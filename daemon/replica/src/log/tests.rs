@@ -458,3 +458,21 @@ fn the_property_catches_an_acknowledgement_before_the_sync() {
     let caught = (0..60).filter(|seed| life(*seed, true).is_err()).count();
     assert!(caught > 15, "only {caught} of 60 lives showed the planted bug");
 }
+
+#[test]
+fn a_segment_of_a_later_format_is_named_as_such() {
+    let disk = MemDisk::new();
+    three_entries(&disk);
+    let mut bytes = disk.content(SEGMENT).unwrap();
+    for offset in format::HEAD_OFFSETS {
+        let at = offset as usize;
+        let head = &mut bytes[at..at + format::HEAD_BYTES];
+        head[8] = 2;
+        let sum = crc32c::crc32c(&head[..format::HEAD_BYTES - 4]);
+        head[format::HEAD_BYTES - 4..].copy_from_slice(&sum.to_le_bytes());
+    }
+    disk.plant(SEGMENT, &bytes);
+    let found = damage(&disk);
+    assert_eq!(found.reason, DamageReason::Format);
+    assert!(found.to_string().contains("a later version wrote it"), "{found}");
+}
