@@ -22,13 +22,17 @@ pub struct Damaged {
     pub found: String,
 }
 
+/// What whoever reads it is to do.
+const HINT: &str = "tiebeamd check shows the places. One of several nodes: node_remove on another \
+                    one, then tiebeamd join with an empty data folder. A node alone: operating.md";
+
 impl Damaged {
     fn about(&self) -> Value {
         json!({
             "live": true,
             "ready": false,
             "damage": self.found,
-            "hint": "tiebeamd check shows the places; operating.md says what to do",
+            "hint": HINT,
             "version": env!("CARGO_PKG_VERSION"),
         })
     }

@@ -118,6 +118,7 @@ pub fn node(engine: &Engine, node: u32) -> Value {
         "published_revision": engine.published.revision(),
         "uptime_s": engine.started.elapsed().as_secs(),
         "booted": booted(),
+        "wall_us": crate::proposer::wall_now().0,
         "load": load,
         "disk": {"free_bytes": free, "bytes": all, "enough": engine.space.is_enough(),
                  "reserve_bytes": engine.space.reserve_bytes()},
@@ -174,6 +175,7 @@ pub fn health(engine: &Engine) -> Value {
     }
     problems.extend(crate::retention::warning(engine));
     problems.extend(crate::certificates::warnings(engine));
+    problems.extend(engine.cluster.clocks.warnings(&state));
     json!({"ok": problems.is_empty(), "problems": problems})
 }
 

@@ -10,6 +10,7 @@ pub mod ca;
 pub mod certificate;
 pub mod certificates;
 pub mod check;
+pub mod clock;
 pub mod cluster;
 pub mod damaged;
 pub mod debug;

@@ -149,6 +149,11 @@ fn gauges(engine: &Engine) -> Vec<(&'static str, &'static str, u64)> {
         ("members", "Members of the cluster", count(state.members.len())),
         ("members_online", "Members heard within an election timeout", online),
         ("feature_level", "Feature level of the cluster", u64::from(state.feature_level)),
+        (
+            "clock_suspect",
+            "Whether this node's wall clock differs from the voters'",
+            u64::from(engine.cluster.clocks.is_suspect(&state)),
+        ),
         ("config_revision", "Revision of the configuration", state.revision),
         ("published_revision", "Revision of the published file", engine.published.revision()),
         ("live_jobs", "Jobs that are not archived", count(state.jobs.len())),

@@ -276,7 +276,10 @@ impl Service for Node {
     fn confirm_master(&self) -> BoxFuture<'static, bool> {
         let engine = self.0.clone();
         Box::pin(async move {
-            engine.is_master() && engine.confirmed_state().await.is_ok() && engine.is_master()
+            // Only what a quorum says within one election timeout counts (ruling 25).
+            let confirmed = engine.confirmed_state();
+            let told = tokio::time::timeout(engine.cluster.election_timeout(), confirmed);
+            engine.is_master() && matches!(told.await, Ok(Ok(_))) && engine.is_master()
         })
     }
 

@@ -307,10 +307,14 @@ pub async fn ask_facts(engine: Arc<Engine>) {
             if engine.cluster.is_online(member)
                 && let Ok(found) = remote::facts(&engine.cluster, member).await
             {
+                if let Some(theirs_us) = found["wall_us"].as_i64() {
+                    engine.cluster.clocks.note(node, theirs_us);
+                }
                 facts.insert(node, found);
             }
         }
         engine.members_facts.store(Arc::new(facts));
+        engine.cluster.clocks.tell(&engine.board.state());
         tokio::select! {
             () = tokio::time::sleep(FACTS_EVERY) => {}
             () = engine.stop.cancelled() => return,

@@ -16,6 +16,7 @@ pub mod rotation;
 pub mod service;
 
 use crate::board::Board;
+use crate::clock::Clocks;
 use crate::engine::Role;
 use crate::peer::{Directory, PeerAddress, Peers};
 use crate::threads::raft::Outbox;
@@ -51,6 +52,8 @@ pub struct Cluster {
     orders: Orders,
     /// Whether everything that was committed when this process started is applied (ruling 6).
     caught_up: AtomicBool,
+    /// The members' wall clocks.
+    pub clocks: Clocks,
     /// When the leader last changed, for `node_state` right after an election.
     since: Mutex<(Option<u64>, Instant)>,
 }
@@ -117,6 +120,7 @@ impl Cluster {
             commits: Commits::default(),
             orders: Orders::default(),
             caught_up: AtomicBool::new(false),
+            clocks: Clocks::new(u32::try_from(raft_id >> 16).unwrap_or(u32::MAX)),
             since: Mutex::new((None, Instant::now())),
         }
     }
