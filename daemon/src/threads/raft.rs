@@ -141,12 +141,16 @@ impl RaftThread {
         let mut next_tick = Instant::now();
         loop {
             let now = Instant::now();
+            let mut wait = next_tick.saturating_duration_since(now);
             if now >= next_tick {
                 self.node.receive(Input::Tick);
                 self.forget_offers(now);
                 next_tick = now + tick;
+                // What a tick asks for, heartbeats and votes, goes out now and not with whatever
+                // comes next.
+                wait = Duration::ZERO;
             }
-            match inbox.recv_timeout(next_tick.saturating_duration_since(now)) {
+            match inbox.recv_timeout(wait) {
                 Ok(first) => {
                     if !self.drain(first, inbox) {
                         return;
