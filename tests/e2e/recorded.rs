@@ -1,8 +1,9 @@
 //! Data folders of released versions, replayed: apply must do with an old log what it did when the
 //! log was written (ruling 12).
 //!
-//! `tests/fixtures/v1` was written by the version that its `states.json` names: folders as two nodes
-//! left them, and what State was at every tenth index. A version adds a folder of its own with
+//! `tests/fixtures/v1` was written by the version that its `states.json` names: folders as two
+//! nodes left them, and what State was at every tenth index. A version adds a folder of its own
+//! with
 //!
 //! ```text
 //! TIEBEAM_RECORD=tests/fixtures/v2 cargo test -p tiebeam-tests --test all -- --ignored record_a

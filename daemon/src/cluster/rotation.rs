@@ -1,9 +1,9 @@
 //! A new cluster key after a member was removed (ruling 21): the master makes it, the members fetch
 //! it, and it is used once every member that is online has it.
 //!
-//! State says that one is due, then its number and fingerprint, then that it is used; the key itself
-//! goes over the peer channel only. A member that was away fetches it when it is back. Nothing here
-//! seals or opens anything: that is [`crate::keys`].
+//! State says that one is due, then its number and fingerprint, then that it is used; the key
+//! itself goes over the peer channel only. A member that was away fetches it when it is back.
+//! Nothing here seals or opens anything: that is [`crate::keys`].
 
 use super::{Cluster, remote};
 use crate::engine::Engine;

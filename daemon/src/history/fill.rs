@@ -1,9 +1,9 @@
 //! Fills gaps: takes parcels of records from a peer, newest first, verifies them, makes segments.
 //!
 //! A parcel must end where the gap ends, with the hash that the record behind it follows, and each
-//! of its records must have its own hash; so what is taken is what the chain's head vouches for, and
-//! the next parcel is verified against this one. (Below a pruned record, of which nothing but the
-//! hash is left, the order of hashes is the peer's word; peers are members, and a segment that
+//! of its records must have its own hash; so what is taken is what the chain's head vouches for,
+//! and the next parcel is verified against this one. (Below a pruned record, of which nothing but
+//! the hash is left, the order of hashes is the peer's word; peers are members, and a segment that
 //! was always here proves no more.) Each parcel becomes a **part**: a file of blocks that no reader
 //! looks at. When the parts have a segment's bytes, or reach the end of the gap, they are copied in
 //! order into one file, which is synced, renamed to a segment, indexed, and shown to readers.

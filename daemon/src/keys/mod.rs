@@ -273,7 +273,7 @@ impl Keys {
             .map_err(KeyError::Write)?;
         self.cluster.put(&all);
         self.next.store(None);
-        // A copy of what is in the other file: it is overwritten at the next rotation at the latest.
+        // A copy of what is in the other file: the next rotation overwrites it at the latest.
         let _ = fs::remove_file(data.join(FOLDER).join(NEXT_CLUSTER_KEY));
         Ok(true)
     }
