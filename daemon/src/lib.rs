@@ -32,6 +32,7 @@ pub mod keys;
 pub mod logging;
 pub mod methods;
 pub mod metrics;
+pub mod new_node;
 pub mod node;
 pub mod offline;
 pub mod peer;

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use tiebeamd::init::Init;
 use tiebeamd::join::enter::{self, Join};
+use tiebeamd::new_node::NewNode;
 use tiebeamd::secret::Secret;
 use tiebeamd::{dev, host, init, node, offline, report};
 
@@ -28,21 +29,8 @@ struct Arguments {
 enum Command {
     /// Make a one-node cluster in an empty data folder
     Init {
-        /// The data folder; must be empty or not exist
-        #[arg(long, value_name = "DIR")]
-        data: PathBuf,
-        /// The node's id, 1 to 65535
-        #[arg(long)]
-        node_id: u32,
-        /// The node's name
-        #[arg(long)]
-        name: String,
-        /// Address and port to listen on
-        #[arg(long, value_name = "ADDRESS:PORT")]
-        listen: SocketAddr,
-        /// What others are told, if it is not --listen
-        #[arg(long, value_name = "HOST:PORT")]
-        advertise: Option<String>,
+        #[command(flatten)]
+        node: NewNode,
         /// The cluster's name
         #[arg(long)]
         cluster: String,
@@ -89,21 +77,8 @@ enum Command {
 /// The arguments of `join`.
 #[derive(clap::Args)]
 struct JoinArguments {
-    /// The data folder; must be empty or not exist
-    #[arg(long, value_name = "DIR")]
-    data: PathBuf,
-    /// The node's id, 1 to 65535
-    #[arg(long)]
-    node_id: u32,
-    /// The node's name
-    #[arg(long)]
-    name: String,
-    /// Address and port to listen on
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    listen: SocketAddr,
-    /// What others are told, if it is not --listen
-    #[arg(long, value_name = "HOST:PORT")]
-    advertise: Option<String>,
+    #[command(flatten)]
+    node: NewNode,
     /// Any member of the cluster
     #[arg(long, value_name = "HOST:PORT")]
     master: String,
@@ -133,7 +108,8 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     match arguments.command {
-        Command::Init { data, node_id, name, listen, advertise, cluster, admin_password_file } => {
+        Command::Init { node, cluster, admin_password_file } => {
+            let NewNode { data, node_id, name, listen, advertise } = node;
             let asked =
                 Init { data, node_id, name, listen, advertise, cluster, admin_password_file };
             make(&asked)
@@ -204,8 +180,8 @@ fn enter(given: JoinArguments) -> ExitCode {
         Ok(token) => token,
         Err(error) => return failed(&error),
     };
-    let JoinArguments { data, node_id, name, listen, advertise, master, .. } = given;
-    let asked = Join { data, node_id, name, listen, advertise, master, token };
+    let NewNode { data, node_id, name, listen, advertise } = given.node;
+    let asked = Join { data, node_id, name, listen, advertise, master: given.master, token };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     match runtime.map(|runtime| runtime.block_on(enter::join(&asked))) {
         Ok(Ok(joined)) => {

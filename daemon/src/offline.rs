@@ -3,11 +3,11 @@
 //! It owns their arguments and their words, and nothing of what they do. `main` calls it.
 
 use crate::backup::{self, Backup};
+use crate::new_node::NewNode;
 use crate::recover::skip::{self, SkipEntry, Skipped};
 use crate::recover::{self, OnlyVoter};
 use crate::restore::{self, Restore};
 use crate::{check, hygiene, report};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -65,21 +65,8 @@ pub struct RestoreArguments {
     /// The backup
     #[arg(long, value_name = "FILE")]
     from: PathBuf,
-    /// The data folder; must be empty or not exist
-    #[arg(long, value_name = "DIR")]
-    data: PathBuf,
-    /// The node's id, 1 to 65535
-    #[arg(long)]
-    node_id: u32,
-    /// The node's name
-    #[arg(long)]
-    name: String,
-    /// Address and port to listen on
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    listen: SocketAddr,
-    /// What others are told, if it is not --listen
-    #[arg(long, value_name = "HOST:PORT")]
-    advertise: Option<String>,
+    #[command(flatten)]
+    node: NewNode,
     /// File whose first line is the backup's passphrase
     #[arg(long, value_name = "FILE", conflicts_with = "without_secrets")]
     passphrase_file: Option<PathBuf>,
@@ -202,13 +189,14 @@ pub fn restore(given: RestoreArguments) -> ExitCode {
 
 fn make_restored(given: RestoreArguments) -> Result<(), Error> {
     hygiene::harden()?;
+    let NewNode { data, node_id, name, listen, advertise } = given.node;
     let asked = Restore {
         from: given.from,
-        data: whole(&given.data)?,
-        node_id: given.node_id,
-        name: given.name,
-        listen: given.listen,
-        advertise: given.advertise,
+        data: whole(&data)?,
+        node_id,
+        name,
+        listen,
+        advertise,
         passphrase_file: given.passphrase_file,
         without_secrets: given.without_secrets,
     };
