@@ -11,11 +11,11 @@ use tiebeam_tests::{Options, TestNode, need, node, run};
 const MIB: u64 = 1 << 20;
 
 /// A small file system, unmounted when it is dropped.
-struct Small(PathBuf);
+pub struct Small(PathBuf);
 
 impl Small {
     /// Mounts one at the node's data folder, with what is in that.
-    fn under(node: &TestNode, mib: u64) -> Small {
+    pub fn under(node: &TestNode, mib: u64) -> Small {
         let aside = node.folder.join("aside");
         std::fs::rename(&node.data, &aside).expect("a folder is renamed");
         std::fs::create_dir(&node.data).expect("a folder is made");
@@ -37,6 +37,17 @@ impl Drop for Small {
         let unmounted = Command::new("umount").arg("-l").arg(&self.0).status();
         assert!(unmounted.is_ok_and(|status| status.success()), "{} stays", self.0.display());
     }
+}
+
+/// Fills the node's file system but for so many bytes with the file `filler`.
+#[track_caller]
+pub fn leave(node: &TestNode, left: u64) {
+    let filler = node.data.join("filler");
+    let _ = std::fs::remove_file(&filler);
+    let free = nix::sys::statvfs::statvfs(&node.data).expect("a file system");
+    let free = free.blocks_available() as u64 * free.fragment_size() as u64;
+    let bytes = free.saturating_sub(left).to_string();
+    run(Command::new("fallocate").args(["-l", &bytes]).arg(&filler), "").ok();
 }
 
 fn refused(answer: Result<Value, Value>) -> bool {
@@ -76,12 +87,7 @@ fn the_reserve_is_given_back_when_the_disk_is_full_and_comes_back_with_room() {
 
     // Little room: changes are refused, reads go on.
     let filler = node.data.join("filler");
-    let leave = |left: u64| {
-        let _ = std::fs::remove_file(&filler);
-        let free = nix::sys::statvfs::statvfs(&node.data).expect("a file system");
-        let bytes = free.blocks_available() as u64 * free.fragment_size() as u64 - left;
-        run(Command::new("fallocate").args(["-l", &bytes.to_string()]).arg(&filler), "").ok();
-    };
+    let leave = |left: u64| leave(&node, left);
     leave(20 * MIB);
     eventually("changes are refused", || refused(set(&node)).then_some(()));
     assert!(call(&node, "node_list", json!({})).is_ok());

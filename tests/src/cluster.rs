@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 /// How long the cluster gets for anything: far above what it needs on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(90);
+/// How long a node may take to say whether it is the master.
+const LOOK_LIMIT: Duration = Duration::from_secs(3);
 /// Pause between two looks.
 const AGAIN: Duration = Duration::from_millis(50);
 
@@ -169,11 +171,14 @@ fn number_of(text: &str) -> u64 {
     hasher.finish()
 }
 
-fn says_master(node: &TestNode) -> bool {
+/// Whether a node says, confirmed by a quorum, that it is the master; one that stands still does
+/// not.
+pub fn says_master(node: &TestNode) -> bool {
     if !node.is_running() {
         return false;
     }
-    let Ok(mut wire) = Wire::tls(node.address, &node.ca_file, None) else { return false };
+    let wire = Wire::tls_within(node.address, &node.ca_file, None, LOOK_LIMIT);
+    let Ok(mut wire) = wire else { return false };
     let reply = wire.request("GET", "/is_master", &Login::None, &[], b"");
     reply.is_ok_and(|reply| reply.status == 200)
 }

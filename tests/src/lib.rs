@@ -10,6 +10,7 @@ pub mod crash;
 pub mod door;
 pub mod failover;
 pub mod need;
+pub mod net;
 pub mod node;
 pub mod program;
 pub mod shape;

@@ -105,9 +105,23 @@ impl Wire {
         ca_file: &Path,
         certificate: Option<Certificate>,
     ) -> io::Result<Wire> {
+        Wire::tls_within(address, ca_file, certificate, READ_LIMIT)
+    }
+
+    /// As [`Wire::tls`], with another limit for the connection and for every read: of a node that
+    /// may not answer.
+    ///
+    /// # Errors
+    /// No connection within the limit, or the handshake fails.
+    pub fn tls_within(
+        address: SocketAddr,
+        ca_file: &Path,
+        certificate: Option<Certificate>,
+        limit: Duration,
+    ) -> io::Result<Wire> {
         let config = tls::config(ca_file, "http/1.1", certificate)?;
-        let tcp = TcpStream::connect(address)?;
-        tcp.set_read_timeout(Some(READ_LIMIT))?;
+        let tcp = TcpStream::connect_timeout(&address, limit)?;
+        tcp.set_read_timeout(Some(limit))?;
         tcp.set_nodelay(true)?;
         Wire::encrypted(config, tcp, address)
     }
