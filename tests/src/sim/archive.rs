@@ -355,6 +355,11 @@ fn begin(disk: &mut MemDisk, before: Head) -> Result<Extent, DiskError> {
     Ok(Extent::empty(before))
 }
 
+/// Makes the history of a node that joins behind `head`.
+pub(super) fn begin_at(disk: &MemDisk, head: Head) -> Result<(), DiskError> {
+    begin(&mut disk.clone(), head).map(drop)
+}
+
 /// Opens the file of the newest extent, whose last file may be a later one after a merge.
 fn reopen(disk: &mut MemDisk, newest: &Extent) -> Result<FileId, DiskError> {
     let last = files(disk).into_iter().rfind(|before| *before <= newest.end.index);

@@ -89,6 +89,8 @@ pub(super) struct Client {
     left: u32,
     /// The machine that it calls.
     target: usize,
+    /// What a script's client was told.
+    pub(super) told: Option<String>,
     /// Registers that it still reads once, at the end.
     pub(super) last_reads: Vec<&'static str>,
 }
@@ -191,6 +193,9 @@ impl Simulation {
         {
             self.broken.get_or_insert(violation);
         }
+        if self.settings.scripted {
+            return self.note_scripted(client, &reply);
+        }
         let Some(mut operation) = self.clients[client].operation.take() else { return };
         if operation.attempt != attempt {
             self.clients[client].operation = Some(operation);
@@ -241,6 +246,24 @@ impl Simulation {
         if operation.is_some_and(|operation| operation.attempt == attempt) {
             self.send_call(client);
         }
+    }
+
+    /// A script's call is answered: the first answer counts.
+    fn note_scripted(&mut self, client: usize, reply: &Reply) {
+        if let Reply::Done(record) = reply {
+            self.acknowledge(record);
+        }
+        self.clients[client].told.get_or_insert_with(|| shortly(reply));
+    }
+
+    /// Sends a call for a script, whose answer will be in the last client's `told`.
+    pub(super) fn script_calls(&mut self, at: usize, request: Request) -> usize {
+        let client = self.clients.len();
+        self.clients.push(Client::default());
+        let attempt = self.number();
+        let request = Arc::new(request);
+        self.after(100, Event::Arrive { at, client, attempt, request });
+        client
     }
 
     /// Notes what came of a call.
@@ -401,7 +424,8 @@ impl Simulation {
     }
 }
 
-fn call(job: &'static str, params: Value) -> Request {
+/// A call of `admin` that waits for its end.
+pub(super) fn call(job: &'static str, params: Value) -> Request {
     Request {
         job,
         params: object(params),

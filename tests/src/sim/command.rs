@@ -35,6 +35,9 @@ pub struct Command {
     /// Seeds at once
     #[arg(long, default_value_t = 2)]
     pub threads: u64,
+    /// Let nodes lose their disks also while they run commands
+    #[arg(long)]
+    pub busy_swaps: bool,
     /// Build a fault in, by name, to see it caught
     #[arg(long)]
     pub plant: Option<String>,
@@ -98,7 +101,8 @@ impl Command {
         let standard = Settings::standard(seed);
         let pace = Pace { load_us: self.seconds * 1_000_000, ..standard.pace.clone() };
         let nodes = self.nodes.unwrap_or(standard.nodes);
-        Ok(Settings { plant, trace, pace, nodes, ..standard })
+        let busy_swaps = self.busy_swaps;
+        Ok(Settings { plant, trace, pace, nodes, busy_swaps, ..standard })
     }
 
     /// Runs it, and says how it went.

@@ -36,6 +36,8 @@ pub(super) struct Running {
     stands: bool,
     /// Since when its commands are being stopped.
     stopping_us: Option<u64>,
+    /// When the intent of each of its commands was proposed.
+    intended_us: BTreeMap<String, u64>,
 }
 
 impl Simulation {
@@ -131,7 +133,13 @@ impl Simulation {
             None => {
                 let Some(live) = board.jobs.get(&job) else { return };
                 let view = base_view(board, live);
-                let new = Running { view, replans: 0, stands: false, stopping_us: None };
+                let new = Running {
+                    view,
+                    replans: 0,
+                    stands: false,
+                    stopping_us: None,
+                    intended_us: BTreeMap::new(),
+                };
                 running.insert(job, new);
                 50 + self.rng.below(1_000)
             }
@@ -217,7 +225,15 @@ impl Simulation {
             self.after_in_life(at, grace_us, Event::Conduct);
             return None;
         }
-        for wish in wishes {
+        let again_us = self.settings.pace.unknown_us;
+        let running = self.machines[at].pipeline.running.get_mut(&sequence)?;
+        let mut new = wishes;
+        new.retain(|wish| {
+            let proposed_us = running.intended_us.get(&wish.key).copied();
+            proposed_us.is_none_or(|proposed_us| now_us >= proposed_us + again_us)
+        });
+        running.intended_us.extend(new.iter().map(|wish| (wish.key.clone(), now_us)));
+        for wish in new {
             self.intend(at, sequence, &wish);
         }
         // Its deadline is looked at even if nothing ends.

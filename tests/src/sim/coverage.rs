@@ -80,6 +80,8 @@ pub struct Counts {
     pub stops: BTreeMap<String, u64>,
     /// Faults by name.
     pub faults: BTreeMap<&'static str, u64>,
+    /// Members that lost their disk and are voters again.
+    pub swaps: u64,
     /// Elections won.
     pub elections: u64,
     /// Snapshots offered by leaders.
@@ -115,6 +117,7 @@ impl Counts {
         for (fault, count) in &other.faults {
             *self.faults.entry(fault).or_default() += count;
         }
+        self.swaps += other.swaps;
         self.elections += other.elections;
         self.offers += other.offers;
         self.installs += other.installs;
@@ -134,10 +137,12 @@ impl Counts {
 
 impl fmt::Display for Counts {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Counts { elections, offers, installs, ranges, commands, fences, pending, .. } = self;
+        let Counts {
+            swaps, elections, offers, installs, ranges, commands, fences, pending, ..
+        } = self;
         writeln!(
             out,
-            "{elections} elections, {offers} snapshots offered, {installs} fetched, {ranges} \
+            "{elections} elections, {swaps} members swapped, {offers} snapshots offered, {installs} fetched, {ranges} \
              ranges of history fetched, {commands} commands started, {fences} fenced, {pending} \
              members pending, {} rotten copies of which {} were refused",
             self.rotten.0, self.rotten.1

@@ -44,6 +44,7 @@ impl Simulation {
                 self.machines[at].disk.fail_sync_after(good);
             }
             8 => self.fill_disk(at),
+            9 if self.rng.one_in(4) && self.lose_disk(at) => self.counts.fault("disk lost"),
             9 => {
                 self.counts.fault("slow disk");
                 let write_us = 200 + self.rng.below(30_000);
@@ -231,6 +232,9 @@ impl Simulation {
             let (client, attempt) = (call.client, call.attempt);
             self.after(delay, Event::Lost { client, attempt });
         }
+        if self.settings.scripted {
+            return;
+        }
         let (rare, usual) = self.settings.pace.down_us;
         let most = if self.rng.one_in(8) { rare } else { usual };
         let down = 1_000 + self.rng.below(most);
@@ -246,6 +250,9 @@ impl Simulation {
         copy.restart(Stop::Kill);
         let mut paths = copy.paths();
         paths.retain(|path| path.starts_with("log/") || path.starts_with("snapshots/"));
+        if paths.is_empty() {
+            return Ok(());
+        }
         let path = paths[self.rng.below(paths.len() as u64) as usize].clone();
         let used = copy.content(&path).unwrap_or_default();
         let used = used.iter().rposition(|byte| *byte != 0).unwrap_or(0) as u64 + 1;
@@ -271,7 +278,7 @@ impl Simulation {
         invariants::damage_is_detected(&self.ledger, &process.board, what)?;
         let promised = if self.machines[at].written { self.machines[at].promised } else { 0 };
         invariants::what_was_promised_is_there(promised, last)?;
-        if self.machines.len() == 1 {
+        if self.machines.len() == 1 && self.machines[at].written {
             let state = self.replayed(process)?;
             invariants::damage_hides_nothing(&self.ledger, &state, what)?;
         }

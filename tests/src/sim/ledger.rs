@@ -1,8 +1,8 @@
 //! What an observer who sees everything has written down: every entry when it was first applied,
 //! what each caller was told, what was done to each register.
 //!
-//! It lives outside the nodes and survives their stops. The simulation writes it, the invariants read
-//! it; it judges nothing.
+//! It lives outside the nodes and survives their stops. The simulation writes it, the invariants
+//! read it; it judges nothing.
 
 use super::export::Exported;
 use super::linear::Observed;

@@ -4,7 +4,7 @@
 //! The turns mirror the daemon's threads; faults are drawn in [`super::faults`].
 
 use super::agent::Programs;
-use super::invariants;
+use super::invariants::{self, Violation};
 use super::net::{Frame, Report};
 use super::pipeline::Pipeline;
 use super::plant::Plant;
@@ -54,6 +54,8 @@ pub(super) struct Machine {
     /// The log was written since the power was last cut: rot in what it promised is found. Before,
     /// rot in the last group is what ruling 18 leaves open.
     pub(super) written: bool,
+    /// Its jobs have other code than they had (a script's doing).
+    pub(super) upgraded: bool,
     /// Its disk is damaged: it stays down.
     pub(super) lost: bool,
     /// How far each node's history is, as it said.
@@ -83,9 +85,15 @@ impl Machine {
             drift_ppm: 0,
             promised: 0,
             written: false,
+            upgraded: false,
             lost: false,
             kept: BTreeMap::new(),
         }
+    }
+
+    /// What a machine said of its history counts no more: it lost its disk.
+    pub(super) fn forget_kept(&mut self, at: usize) {
+        self.kept.remove(&at);
     }
 
     /// The newest State that its process shows.
@@ -330,15 +338,16 @@ impl Simulation {
     }
 
     pub(super) fn restart(&mut self, at: usize) -> Result<(), Halt> {
-        if self.machines[at].process.is_some() || self.machines[at].lost {
+        if self.machines[at].process.is_some() {
             return Ok(());
         }
-        if self.phase == Phase::Load && self.rng.one_in(8) {
+        if self.phase == Phase::Load && !self.settings.scripted && self.rng.one_in(8) {
             self.machines[at].disk.crash_after(self.rng.below(40));
         }
         let (nonce, clock_us) = (self.rng.next_u64(), self.clock_us(at));
         let machine = &mut self.machines[at];
         match Process::start(&machine.disk, machine.identity.clone(), nonce, clock_us) {
+            started if machine.lost => Ok(self.stays_down(at, started.map(drop))?),
             Ok(process) => {
                 let last = process.last_index();
                 invariants::what_was_promised_is_there(machine.promised, last)?;
@@ -369,6 +378,13 @@ impl Simulation {
             }
             Err(why) => Ok(invariants::a_stopped_node_starts(Err(why))?),
         }
+    }
+
+    /// A node whose log is damaged says so and does not start (ruling 18).
+    fn stays_down(&mut self, at: usize, started: Result<(), String>) -> Result<(), Violation> {
+        let why = started.err();
+        self.trace_of(at, || format!("could not start: {}", why.as_deref().unwrap_or("nothing")));
+        invariants::a_damaged_log_is_refused(why.is_some())
     }
 
     pub(super) fn write(&mut self, at: usize) -> Result<(), Halt> {

@@ -1,5 +1,5 @@
-//! A cluster from one seed: the real replica, the real core and the real jobs on 1, 3 or 5 nodes, in
-//! one thread, with simulated clocks, network, disks and programs, simulated clients, and faults.
+//! A cluster from one seed: the real replica, the real core and the real jobs on 1, 3 or 5 nodes,
+//! in one thread, with simulated clocks, network, disks and programs, simulated clients, and faults.
 //!
 //! Blueprint section 8 and rulings 22 and 23 say what it is for. A run is a function of its seed:
 //! `tiebeam-tests sim --seed S` prints every message of it. First faults come densely while clients
@@ -22,6 +22,7 @@
 
 mod agent;
 mod archive;
+mod carry;
 mod clients;
 pub mod command;
 mod commit;
@@ -38,10 +39,14 @@ mod net;
 mod pipeline;
 pub mod plant;
 mod process;
+mod queues;
+pub mod script;
 mod simulation;
+mod swap;
 #[cfg(test)]
 mod tests;
 mod transfer;
+mod words;
 mod world;
 
 use coverage::Counts;
@@ -71,6 +76,10 @@ pub struct Settings {
     pub plant: Option<Plant>,
     /// Whether every message is written down.
     pub trace: bool,
+    /// Whether disks are lost also under nodes that run commands.
+    pub busy_swaps: bool,
+    /// Whether a script says what happens: no node is started, and no call repeated, by itself.
+    pub scripted: bool,
 }
 
 /// How fast things happen; all times in microseconds. Pairs are of a rare and a usual longest time,
@@ -159,6 +168,8 @@ impl Settings {
             clock_jumps: true,
             plant: None,
             trace: false,
+            busy_swaps: false,
+            scripted: false,
         }
     }
 

@@ -13,6 +13,7 @@ use super::net::Report;
 use super::plant::Plant;
 use super::process::{Halt, Process, Told};
 use super::simulation::{Event, Simulation};
+use super::words::{named, shortly};
 use super::world::{self, Planned, SimWorld};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -25,7 +26,7 @@ use tiebeam_core::requests::Lookup;
 use tiebeam_core::{Job as LiveJob, State, admit, settings};
 use tiebeam_jobs::Job;
 use tiebeam_proto::limits::REPLANS_MAX;
-use tiebeam_proto::record::{JobRecord, Mode, RequestFacts, Stages};
+use tiebeam_proto::record::{Mode, RequestFacts, Stages};
 use tiebeam_proto::{ErrorCode, Outcome, RpcError, canonical, time::Time};
 use tiebeam_replica::Input;
 
@@ -207,7 +208,12 @@ impl Simulation {
     }
 
     /// Proposes or reads under a new ticket.
-    fn ask(&mut self, at: usize, asker: Asker, ask: impl FnOnce(&mut Process, u64, (u64, Time))) {
+    pub(super) fn ask(
+        &mut self,
+        at: usize,
+        asker: Asker,
+        ask: impl FnOnce(&mut Process, u64, (u64, Time)),
+    ) {
         let ticket = self.number();
         let clock = (self.clock_us(at), self.wall(at));
         if let Some(process) = &mut self.machines[at].process {
@@ -537,45 +543,5 @@ fn bring_logins_back(plan: &mut Plan) {
         {
             *enabled = json!(true);
         }
-    }
-}
-
-fn named(body: &Body) -> String {
-    match body {
-        Body::Submit(submission) => format!("Submit {}", submission.name),
-        Body::RunOnce(run) => format!(
-            "RunOnce {} by {}: {} at base {}, {} reads, {} writes",
-            run.submission.name,
-            run.submission.user,
-            run.plan.outcome.name(),
-            run.plan.base_revision,
-            run.plan.reads.len(),
-            run.plan.writes.len()
-        ),
-        Body::Finish(finish) => format!("Finish {} {}", finish.job, finish.plan.outcome.name()),
-        Body::Schedule(schedule) => format!("Schedule {}", schedule.job),
-        Body::Intent(intent) => format!("Intent {} of job {}", intent.key, intent.job),
-        Body::CommandEnded(ended) => {
-            format!("CommandEnded {} of job {}: {}", ended.key, ended.job, ended.record.result)
-        }
-        Body::Cancel(cancel) => format!("Cancel {} by {}", cancel.job, cancel.user),
-        Body::Committed(committed) => format!(
-            "Committed {:?}, applied {:?}, pending {:?}",
-            committed.jobs, committed.applied, committed.pending
-        ),
-        other => format!("{other:?}"),
-    }
-}
-
-fn shortly(told: &Told) -> String {
-    match told {
-        Told::Applied(index, Answer::Job { id, record }) => {
-            let ended = record.as_ref().map(|record: &Arc<JobRecord>| {
-                let outcome = record.outcome.map_or("none", Outcome::name);
-                format!(" {outcome}, revision {:?}", record.result.result_revision)
-            });
-            format!("entry {index}: job {id}{}", ended.unwrap_or_default())
-        }
-        other => format!("{other:?}"),
     }
 }

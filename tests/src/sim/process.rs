@@ -4,11 +4,13 @@
 //! It mirrors the daemon's threads (log writer, apply, snapshot): same order, same rules. It must
 //! not decide anything that the daemon leaves to the replica or to apply.
 
-use super::archive::{Archive, Library, OpenError};
-use super::invariants::{self, Applied, Violation};
+use super::archive::{Archive, OpenError};
+use super::carry::{Carried, carry_out};
+use super::invariants::{self, Applied};
 use super::ledger::Ledger;
 use super::manifest::Manifest;
 use super::plant::Plant;
+pub(super) use super::queues::{Halt, Identity, Round, Shown, Told};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use tiebeam_core::effect::{Answer, Effect};
@@ -18,48 +20,17 @@ use tiebeam_core::{State, snapshot as state_bytes};
 use tiebeam_proto::chain::Head;
 use tiebeam_proto::time::Time;
 use tiebeam_replica::log::{Log, LogError, LogSettings};
-use tiebeam_replica::membership::{Membership, node_of};
-use tiebeam_replica::node::Halt as Stopped;
-use tiebeam_replica::recovery::{FIRST_MARK, SNAPSHOT_FOLDER, bootstrap, recover};
+use tiebeam_replica::membership::{Change, Membership, node_of};
+use tiebeam_replica::recovery::{SNAPSHOT_FOLDER, bootstrap, recover};
 use tiebeam_replica::seams::mem::{MemDisk, SeededRng};
 use tiebeam_replica::seams::{Disk, DiskError};
 use tiebeam_replica::snapshot::{self, SnapshotMeta};
 use tiebeam_replica::{
-    Entry, EntryKind, Envelope, Group, Input, Mark, Node, NodeSettings, Output, Role, RoleReport,
+    Entry, EntryKind, Group, Input, Mark, Node, NodeSettings, Output, Role, RoleReport,
 };
 
 /// Entries between two snapshots: few, so that every life sees some.
 const SNAPSHOT_EVERY: u64 = 40;
-
-/// Why a process cannot go on.
-#[derive(Debug)]
-pub(super) enum Halt {
-    /// It was stopped at a crash point.
-    Died,
-    /// It ends itself, as the daemon does.
-    Exits(String),
-    /// An invariant does not hold.
-    Broken(Violation),
-}
-
-impl From<Violation> for Halt {
-    fn from(violation: Violation) -> Halt {
-        Halt::Broken(violation)
-    }
-}
-
-/// What became of a ticket.
-#[derive(Debug)]
-pub(super) enum Told {
-    /// The entry at this index was applied, and this is what apply said.
-    Applied(u64, Answer),
-    /// Nothing was proposed, or what was proposed never takes effect.
-    Refused,
-    /// Nobody can say whether it took effect (ruling 1).
-    Unknown,
-    /// What is applied up to here may be read.
-    Readable(u64),
-}
 
 /// Something for the log writer.
 enum Work {
@@ -73,37 +44,6 @@ enum Work {
 enum Batch {
     Entries(Vec<Entry>),
     Install(Box<State>, Membership),
-}
-
-/// What the node asked for in one round.
-#[derive(Default)]
-pub(super) struct Round {
-    pub(super) told: Vec<(u64, Told)>,
-    pub(super) sent: Vec<Envelope>,
-    /// Groups that a planted fault takes for written.
-    pub(super) believed: Vec<u64>,
-    pub(super) halted: Option<Stopped>,
-    pub(super) role: Option<RoleReport>,
-    /// A member needs a snapshot and there is none that would do.
-    pub(super) wants_snapshot: bool,
-}
-
-/// What apply gave.
-#[derive(Default)]
-pub(super) struct Shown {
-    pub(super) told: Vec<(u64, Told)>,
-    pub(super) due: bool,
-}
-
-/// Who a process is, and what it is made with.
-#[derive(Clone)]
-pub(super) struct Identity {
-    /// Its node id.
-    pub(super) node: u32,
-    /// Its raft id.
-    pub(super) raft: u64,
-    pub(super) plant: Option<Plant>,
-    pub(super) library: Library,
 }
 
 /// A running node.
@@ -149,18 +89,22 @@ fn log_settings() -> LogSettings {
     LogSettings { segment_bytes: 48 << 10, first_segment_bytes: 16 << 10, mark_every: 1 }
 }
 
-/// Makes the first files of a member.
-pub(super) fn init(disk: &MemDisk, seed: u64, genesis: &State) -> Result<(), String> {
-    let body = state_bytes::encode(genesis);
-    let voters = genesis.members.values().map(|member| member.raft_id);
-    let membership = Membership::of_voters(voters);
-    let meta = SnapshotMeta { mark: FIRST_MARK, membership };
+/// Makes the first files of a member: a snapshot of `state`, and a log behind it.
+pub(super) fn init(
+    disk: &MemDisk,
+    seed: u64,
+    state: &State,
+    membership: Membership,
+) -> Result<(), String> {
+    let body = state_bytes::encode(state);
+    let mark = Mark { index: state.applied, term: state.term };
+    let meta = SnapshotMeta { mark, membership };
     let rng = Box::new(SeededRng::new(seed));
     bootstrap(disk.clone(), log_settings(), rng, meta, &body).map_err(|error| format!("{error:?}"))
 }
 
 /// Chain index and hash that a State's history ends with.
-fn head_of(state: &State) -> Head {
+pub(super) fn head_of(state: &State) -> Head {
     Head { index: state.chain.index, hash: state.chain.head }
 }
 
@@ -282,6 +226,21 @@ impl Process {
         let header = Header { wall, elapsed_us, proposer: self.identity.node };
         let payload = Proposal { header, body }.encode().into();
         self.receive(Input::Propose { ticket, payload });
+    }
+
+    /// Proposes a change of membership; `body` takes effect with it or not at all (ruling 20).
+    pub(super) fn propose_member(
+        &mut self,
+        ticket: u64,
+        change: Change,
+        body: Body,
+        (now_us, wall): (u64, Time),
+    ) {
+        let elapsed_us = now_us.saturating_sub(self.stamped_us);
+        self.stamped_us = self.stamped_us.max(now_us);
+        let header = Header { wall, elapsed_us, proposer: self.identity.node };
+        let context = Proposal { header, body }.encode().into();
+        self.receive(Input::ProposeConf { ticket, change, context });
     }
 
     /// Nobody waits for this ticket any more.
@@ -505,19 +464,20 @@ impl Process {
         shown: &mut Shown,
     ) -> Result<Answer, Halt> {
         let skipped = self.identity.plant == Some(Plant::RestartWithoutReplay);
-        if skipped && entry.index <= self.replay_to {
+        if skipped && entry.index <= self.replay_to && entry.kind != EntryKind::Conf {
             (self.state.applied, self.state.term) = (entry.index, entry.term);
             return Ok(Answer::Done);
         }
-        let proposal = match entry.kind {
-            EntryKind::Normal => {
-                let read = Proposal::decode(&entry.payload);
-                Some(read.map_err(|error| Halt::Exits(error.to_string()))?)
-            }
-            EntryKind::Empty | EntryKind::Conf => None,
-        };
         let before = self.state.clone();
-        let (answer, effects) = self.state.apply(entry.index, entry.term, proposal.as_ref());
+        let Carried { proposal, answer, effects, change } =
+            carry_out(&mut self.state, entry).map_err(Halt::Exits)?;
+        if let Some((change, accepted)) = change {
+            self.receive(Input::ConfApplied { index: entry.index, accepted });
+            if accepted {
+                let next = self.membership.with(change);
+                self.membership = next.map_err(|error| Halt::Exits(error.to_string()))?;
+            }
+        }
         let after = &self.state;
         let applied = Applied {
             entry,

@@ -50,6 +50,8 @@ pub(super) enum Event {
     Again { client: usize, attempt: u64 },
     /// Something befalls the cluster.
     Fault,
+    /// A member that lost its disk is swapped.
+    Swap,
     /// Links are mended, in this order.
     Mend(Vec<(usize, usize)>),
     /// The network is as good as new.
@@ -126,6 +128,8 @@ pub(super) struct Simulation {
     healed_us: u64,
     pub(super) machines: Vec<Machine>,
     pub(super) net: Net,
+    /// The machine that lost its disk and is to be a voter again.
+    pub(super) swap: Option<usize>,
     pub(super) clients: Vec<Client>,
     /// The newest revision that clients know of each register.
     pub(super) revisions: BTreeMap<&'static str, u64>,
@@ -176,7 +180,9 @@ impl Simulation {
         let mut machines = Vec::new();
         for node in FIRST_NODE..FIRST_NODE + settings.nodes {
             let disk = MemDisk::new();
-            process::init(&disk, rng.next_u64(), &genesis)?;
+            let voters = genesis.members.values().map(|member| member.raft_id);
+            let voters = Membership::of_voters(voters);
+            process::init(&disk, rng.next_u64(), &genesis, voters)?;
             let identity = Identity {
                 node,
                 raft: raft_id(node.into(), 1),
@@ -198,6 +204,7 @@ impl Simulation {
             healed_us: 0,
             machines,
             net: Net::new(),
+            swap: None,
             revisions: BTreeMap::new(),
             ledger: Ledger::new(genesis),
             broken: None,
@@ -269,6 +276,11 @@ impl Simulation {
             }
         }
         self.finish()
+    }
+
+    /// When the next event happens.
+    pub(super) fn next_us(&self) -> Option<u64> {
+        self.queue.first_key_value().map(|((time_us, _), _)| *time_us)
     }
 
     /// Lets the next event happen; false if there is none.
@@ -346,6 +358,7 @@ impl Simulation {
             }
             Event::Again { client, attempt } => self.client_again(client, attempt),
             Event::Fault if self.phase == Phase::Load => return self.fault(),
+            Event::Swap => return self.swap_goes_on(),
             Event::Mend(links) => self.mend(links),
             Event::Clear => self.net.heal(),
             Event::Room(at) => self.machines[at].disk.limit_bytes(None),
@@ -432,7 +445,7 @@ impl Simulation {
     }
 
     /// Whether nothing is left to do: one master, all nodes equal, all jobs ended and answered.
-    fn rests(&self) -> bool {
+    pub(super) fn rests(&self) -> bool {
         let masters = (0..self.machines.len()).filter(|at| self.is_master(*at)).count();
         let boards: Vec<&State> =
             self.whole_machines().iter().filter_map(|machine| machine.board()).collect();
@@ -444,6 +457,7 @@ impl Simulation {
             && self.clients_rest()
             && self.open_calls() == 0
             && self.programs_rest()
+            && self.swap.is_none()
     }
 
     fn processes(&self) -> impl Iterator<Item = &Process> {
@@ -469,7 +483,7 @@ impl Simulation {
     }
 
     /// The last look at everything.
-    fn finish(&mut self) -> Result<Summary, Violation> {
+    pub(super) fn finish(&mut self) -> Result<Summary, Violation> {
         let broken = |halt: Halt| match halt {
             Halt::Broken(violation) => violation,
             other => invariants::no_assertion_fails(format!("{other:?}")),

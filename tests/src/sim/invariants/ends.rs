@@ -1,16 +1,15 @@
 //! Invariants of everything: at times while a run goes on, and at its end on every node.
 
 use super::super::archive::{self, Kept};
+use super::super::carry::carry_out;
 use super::super::ledger::Ledger;
 use super::super::linear;
 use super::{Checked, hold, job_records};
 use std::collections::{BTreeMap, BTreeSet};
-use tiebeam_core::proposal::Proposal;
 use tiebeam_core::{State, snapshot as state_bytes};
 use tiebeam_proto::chain::Head;
 use tiebeam_proto::record::JobRecord;
 use tiebeam_proto::{Outcome, Stage};
-use tiebeam_replica::EntryKind;
 use tiebeam_replica::seams::mem::MemDisk;
 
 /// What can be looked at while the nodes run.
@@ -158,11 +157,7 @@ fn secrets_are_nowhere(ledger: &Ledger, disk: &MemDisk) -> Checked {
 fn genesis_leads_here(ledger: &Ledger, state: &State) -> Checked {
     let mut again = ledger.genesis.clone();
     for entry in &ledger.entries {
-        let proposal = match entry.kind {
-            EntryKind::Normal => Proposal::decode(&entry.payload).ok(),
-            EntryKind::Empty | EntryKind::Conf => None,
-        };
-        again.apply(entry.index, entry.term, proposal.as_ref());
+        carry_out(&mut again, entry).map_err(super::no_assertion_fails)?;
     }
     let name = (18, "nodes_are_the_same");
     hold(again.digest() == state.digest(), name, || "the whole log leads elsewhere".to_owned())?;

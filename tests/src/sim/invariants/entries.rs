@@ -1,5 +1,5 @@
-//! Invariants of single entries: looked at when an entry is applied for the first time, on whichever
-//! node is first, and again on every other node and replay.
+//! Invariants of single entries: looked at when an entry is applied for the first time, on
+//! whichever node is first, and again on every other node and replay.
 
 use super::super::ledger::{Ledger, Print};
 use super::{Checked, hold};

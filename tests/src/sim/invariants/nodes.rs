@@ -131,6 +131,11 @@ pub(in super::super) fn damage_hides_nothing(
     damage_is_detected(ledger, state, what)
 }
 
+/// 13: a node whose log is damaged below what it acknowledged does not start.
+pub(in super::super) fn a_damaged_log_is_refused(refused: bool) -> Checked {
+    hold(refused, (13, "damage_is_detected"), || "a node started on a damaged log".to_owned())
+}
+
 /// 13: a node that was only stopped starts again.
 pub(in super::super) fn a_stopped_node_starts<T>(
     started: Result<T, String>,

@@ -297,6 +297,10 @@ fn invariants_12_13_and_17_a_failed_and_a_damaged_disk_are_found() {
     let mut other = state.clone();
     other.revision += 1;
     assert_eq!(number(damage_is_detected(&ledger, &other, "a bit")), 13);
+    assert_eq!(
+        (number(a_damaged_log_is_refused(true)), number(a_damaged_log_is_refused(false))),
+        (0, 13)
+    );
     let told = Ledger { acknowledged_index: 3, ..ledger };
     assert_eq!(number(damage_hides_nothing(&told, &state, "a bit")), 13);
     assert_eq!(a_stopped_node_starts::<()>(Err("x".into())).unwrap_err().number, 13);
