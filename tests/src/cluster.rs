@@ -81,7 +81,7 @@ impl TestCluster {
     pub fn master(&self) -> usize {
         let until = Instant::now() + PATIENCE;
         loop {
-            if let Some(found) = self.nodes.iter().position(|node| says_master(node)) {
+            if let Some(found) = self.nodes.iter().position(says_master) {
                 return found;
             }
             assert!(Instant::now() < until, "no master within {PATIENCE:?}");

@@ -127,7 +127,7 @@ impl Command {
             println!("{line}");
         }
         if let Some(path) = &self.export {
-            let lines = run.calls.iter().map(|call| serde_json::to_string(call));
+            let lines = run.calls.iter().map(serde_json::to_string);
             let lines: Result<Vec<String>, _> = lines.collect();
             let text = lines.map_err(|error| format!("cannot write a call: {error}"))?.join("\n");
             fs::write(path, text + "\n")

@@ -164,7 +164,7 @@ impl Simulation {
         self.reached(at, "run.before")?;
         let planned = self.plan_job(at, &job, &running);
         let plan = match planned {
-            Planned::Ended(plan) => plan,
+            Planned::Ended(plan) => *plan,
             Planned::Waits(wishes) => match self.wait_for(at, &job, wishes, &board) {
                 None => return Ok(()),
                 Some(plan) => plan,
@@ -182,7 +182,7 @@ impl Simulation {
         let revision = running.view.revision;
         if running.replans == REPLANS_MAX {
             let why = "what the job looked at changed";
-            return Planned::Ended(Plan::ended(revision, Outcome::Conflict, why));
+            return Planned::Ended(Box::new(Plan::ended(revision, Outcome::Conflict, why)));
         }
         let inputs = job.inputs.as_deref().unwrap_or_default();
         let opened = world::open(inputs).unwrap_or_else(|| inputs.as_bytes().to_vec());
@@ -196,7 +196,7 @@ impl Simulation {
             }
             _ => {
                 let why = "it cannot be run";
-                Planned::Ended(Plan::ended(revision, Outcome::Indeterminate, why))
+                Planned::Ended(Box::new(Plan::ended(revision, Outcome::Indeterminate, why)))
             }
         }
     }

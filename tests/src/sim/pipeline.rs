@@ -310,7 +310,7 @@ impl Simulation {
     fn plan_alone(&self, at: usize, call: &Call, view: Arc<State>) -> Plan {
         let revision = view.revision;
         match self.plan(at, call.job, &call.request.user, &call.params, (view, &call.nonce), None) {
-            Planned::Ended(plan) => plan,
+            Planned::Ended(plan) => *plan,
             Planned::Waits(_) => Plan::ended(revision, Outcome::Failed, "it waits"),
         }
     }
@@ -327,7 +327,7 @@ impl Simulation {
     ) -> Planned {
         let Some(process) = &self.machines[at].process else {
             let plan = Plan::ended(view.revision, Outcome::Failed, "the node is down");
-            return Planned::Ended(plan);
+            return Planned::Ended(Box::new(plan));
         };
         let world = SimWorld {
             master: (process.identity.node, process.role.term),

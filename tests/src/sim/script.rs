@@ -230,10 +230,10 @@ impl Story {
             bytes.iter().rposition(|byte| *byte != 0).unwrap_or(0) as u64
         };
         let inside = |path: &String| path.starts_with(folder);
-        let paths = machine.disk.paths().into_iter().filter(inside);
+        let mut paths = machine.disk.paths().into_iter().filter(inside);
         let path = match folder {
             "log" => paths.max_by_key(used),
-            _ => paths.last(),
+            _ => paths.next_back(),
         };
         let path = path.ok_or_else(|| format!("there is nothing in {folder:?}"))?;
         let offset = used(&path).saturating_sub(8);

@@ -26,7 +26,7 @@ type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 /// What a run of a job function came to.
 pub(super) enum Planned {
     /// It ended.
-    Ended(Plan),
+    Ended(Box<Plan>),
     /// It waits for commands; these have no intent yet.
     Waits(Vec<CommandWish>),
 }
@@ -63,7 +63,7 @@ pub(super) fn plan(job: &Job, user: &str, params: &Params, world: SimWorld) -> P
     let mut function = pin!((job.run)(run.clone()));
     let polled = function.as_mut().poll(&mut Context::from_waker(Waker::noop()));
     match polled {
-        Poll::Ready(result) => Planned::Ended(run.into_plan(result, false)),
+        Poll::Ready(result) => Planned::Ended(Box::new(run.into_plan(result, false))),
         Poll::Pending => {
             let mut wishes = wishes.lock().unwrap_or_else(PoisonError::into_inner);
             Planned::Waits(std::mem::take(&mut *wishes))
