@@ -14,7 +14,7 @@ use tiebeam_core::schema::BUILT_IN_GROUPS;
 use tiebeam_proto::time::Time;
 use tiebeam_tests::door::Door;
 use tiebeam_tests::tls::Certificate;
-use tiebeam_tests::{Login, TestNode, Wire, need};
+use tiebeam_tests::{Login, Options, TestCluster, TestNode, Wire, need};
 use tiebeamd::ca::{self, Authority};
 use tiebeamd::identity::Identity;
 use tiebeamd::keys::{self, Keys};
@@ -111,6 +111,8 @@ pub(super) struct Crowd {
     pub(super) node: TestNode,
     pub(super) people: Vec<Person>,
     _relay: Option<Relay>,
+    /// Before which they stand, if it is not the node itself.
+    _follower: Option<TestNode>,
 }
 
 /// The titles of the users of the default groups, in the order of [`BUILT_IN_GROUPS`].
@@ -126,49 +128,65 @@ const GROUPS: [(&str, &str, Rank); 8] = [
 ];
 
 impl Crowd {
-    /// Starts a node and makes everybody.
+    /// Makes everybody, before the doors of this node.
     pub(super) fn gather(node: TestNode) -> Crowd {
-        let door = Door::new(node.address, &node.ca_file, "http/1.1", None).expect("a door");
-        let names: Vec<&str> = BUILT_IN_GROUPS.iter().map(|(name, _)| *name).collect();
-        let titles: Vec<&str> = GROUPS.iter().map(|(title, _, _)| *title).collect();
-        assert_eq!(titles, names, "each default group has its user here");
-
-        let person = |title, user, rank, login| Person {
-            title,
-            user,
-            rank,
-            login,
-            moves: false,
-            way: Way::Tls(door.clone()),
-        };
-        let mut people = vec![person("none", "", Rank::NoLogin, Login::None)];
-        let wrong = Login::basic("admin", "this-is-not-the-password");
-        people.push(Person { moves: true, ..person("wrong", "", Rank::BadLogin, wrong) });
-        people.extend(dead_logins(&node).map(|(title, login)| Person {
-            moves: title == "disabled",
-            ..person(title, "", Rank::BadLogin, login)
-        }));
-        set_root_password(&node);
-        for (number, (title, user, rank)) in GROUPS.into_iter().enumerate() {
-            let login = match user {
-                "root" => Login::basic("root", &node.password),
-                user => node.user(user, 2000 + number as u32, title),
-            };
-            people.push(person(title, user, rank, login));
-        }
-        let token = token(&node, "u_exaadm", 3600);
-        people.push(person("bearer", "u_exaadm", Rank::Administrator, Login::Bearer(token)));
-        people.extend(holders(&node, &door));
-        let way = Way::Unix(node.socket());
-        people.push(Person { way, ..person("unix:0", "root", Rank::Root, Login::None) });
-        let relay = Relay::start(&node);
-        if let Some(relay) = &relay {
-            let way = Way::Relay(relay.address);
-            let stranger = person("unix:nobody", "", Rank::Stranger, Login::None);
-            people.push(Person { way, ..stranger });
-        }
-        Crowd { node, people, _relay: relay }
+        let (people, relay) = gather_before(&node, &node);
+        Crowd { node, people, _relay: relay, _follower: None }
     }
+
+    /// Makes everybody, before the doors of a member that is not the master and passes calls on.
+    pub(super) fn gather_before_a_follower() -> Crowd {
+        let options = Options::default().set("rpc.on_follower", "forward");
+        let mut cluster = TestCluster::start(2, &options);
+        let node = cluster.nodes.remove(cluster.master());
+        let follower = cluster.nodes.pop().expect("two nodes");
+        let (people, relay) = gather_before(&node, &follower);
+        Crowd { node, people, _relay: relay, _follower: Some(follower) }
+    }
+}
+
+/// Makes everybody on `node`, the master; they come to `front`.
+fn gather_before(node: &TestNode, front: &TestNode) -> (Vec<Person>, Option<Relay>) {
+    let door = Door::new(front.address, &front.ca_file, "http/1.1", None).expect("a door");
+    let names: Vec<&str> = BUILT_IN_GROUPS.iter().map(|(name, _)| *name).collect();
+    let titles: Vec<&str> = GROUPS.iter().map(|(title, _, _)| *title).collect();
+    assert_eq!(titles, names, "each default group has its user here");
+
+    let person = |title, user, rank, login| Person {
+        title,
+        user,
+        rank,
+        login,
+        moves: false,
+        way: Way::Tls(door.clone()),
+    };
+    let mut people = vec![person("none", "", Rank::NoLogin, Login::None)];
+    let wrong = Login::basic("admin", "this-is-not-the-password");
+    people.push(Person { moves: true, ..person("wrong", "", Rank::BadLogin, wrong) });
+    people.extend(dead_logins(node).map(|(title, login)| Person {
+        moves: title == "disabled",
+        ..person(title, "", Rank::BadLogin, login)
+    }));
+    set_root_password(node);
+    for (number, (title, user, rank)) in GROUPS.into_iter().enumerate() {
+        let login = match user {
+            "root" => Login::basic("root", &node.password),
+            user => node.user(user, 2000 + number as u32, title),
+        };
+        people.push(person(title, user, rank, login));
+    }
+    let token = token(node, "u_exaadm", 3600);
+    people.push(person("bearer", "u_exaadm", Rank::Administrator, Login::Bearer(token)));
+    people.extend(holders(node, front, &door));
+    let way = Way::Unix(front.socket());
+    people.push(Person { way, ..person("unix:0", "root", Rank::Root, Login::None) });
+    let relay = Relay::start(front);
+    if let Some(relay) = &relay {
+        let way = Way::Relay(relay.address);
+        let stranger = person("unix:nobody", "", Rank::Stranger, Login::None);
+        people.push(Person { way, ..stranger });
+    }
+    (people, relay)
 }
 
 fn set_root_password(node: &TestNode) {
@@ -199,13 +217,13 @@ fn dead_logins(node: &TestNode) -> impl Iterator<Item = (&'static str, Login)> {
 }
 
 /// Who comes with a certificate: a node, whom it logs in as nobody, and a user.
-fn holders(node: &TestNode, door: &Door) -> Vec<Person> {
+fn holders(node: &TestNode, front: &TestNode, door: &Door) -> Vec<Person> {
     let changes = json!({"ssl": {"cert_verify": "optional"}});
     node.output("general_settings", json!({"changes": changes}));
-    let keys = Keys::load(&node.data).expect("the node's keys");
+    let keys = Keys::load(&front.data).expect("the node's keys");
     let node_key = keys.node_key.expose().as_str();
     let node_chain =
-        std::fs::read_to_string(node.data.join(keys::FOLDER).join(ca::NODE_CERTIFICATE))
+        std::fs::read_to_string(front.data.join(keys::FOLDER).join(ca::NODE_CERTIFICATE))
             .expect("the node's certificate");
     let (user_chain, user_key) = user_certificate(node, "u_exausers");
     let person = |title, user, rank, chain: &str, key: &str| {

@@ -1,5 +1,5 @@
-//! The security table: every method × every person × every form, every job × every user, every
-//! HTTP door × every person.
+//! The security table: every method × every person × every form, every job × every user, each at
+//! the master and forwarded by another member, and every HTTP door × every person.
 //!
 //! What is expected stands here, by hand, per method and per job; a method or job without a row
 //! fails. Nothing is derived from the daemon's own declarations: a right that is widened by mistake
@@ -229,7 +229,15 @@ fn column(person: &Person, admins_job: &str) -> (Vec<String>, Vec<Wrong>) {
 
 #[test]
 fn every_method_for_every_person_in_every_form() {
-    let crowd = Crowd::gather(TestNode::start(Options::default()));
+    every_method_for(&Crowd::gather(TestNode::start(Options::default())));
+}
+
+#[test]
+fn every_method_for_every_person_in_every_form_forwarded() {
+    every_method_for(&Crowd::gather_before_a_follower());
+}
+
+fn every_method_for(crowd: &Crowd) {
     let started = crowd.node.call(&crowd.node.admin(), "job_start", json!(["node_list"]));
     let admins_job = started.expect("a job").as_str().expect("its id").to_owned();
     let columns: Vec<(Vec<String>, Vec<Wrong>)> = std::thread::scope(|scope| {
@@ -315,7 +323,15 @@ fn jobs_column(person: &Person) -> (Vec<String>, Vec<Wrong>) {
 
 #[test]
 fn every_job_for_every_user() {
-    let crowd = Crowd::gather(TestNode::start(Options::default()));
+    every_job_for(&Crowd::gather(TestNode::start(Options::default())));
+}
+
+#[test]
+fn every_job_for_every_user_forwarded() {
+    every_job_for(&Crowd::gather_before_a_follower());
+}
+
+fn every_job_for(crowd: &Crowd) {
     let people: Vec<&Person> = crowd.people.iter().filter(|person| person.rank.is_in()).collect();
     let columns: Vec<(Vec<String>, Vec<Wrong>)> = std::thread::scope(|scope| {
         let running: Vec<_> =
