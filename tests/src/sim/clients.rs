@@ -165,7 +165,7 @@ impl Simulation {
         self.after(patience_us, Event::Impatient { client, attempt });
     }
 
-    /// Whom the client calls: the master as it knows it; a volatile read goes anywhere now and then.
+    /// Whom the client calls: the master as it knows it; a volatile read now and then anybody.
     fn target(&mut self, client: usize, request: &Request) -> usize {
         let nodes = self.machines.len() as u64;
         if nodes > 1 && request.volatile && self.rng.one_in(3) {

@@ -142,9 +142,9 @@ impl fmt::Display for Counts {
         } = self;
         writeln!(
             out,
-            "{elections} elections, {swaps} members swapped, {offers} snapshots offered, {installs} fetched, {ranges} \
-             ranges of history fetched, {commands} commands started, {fences} fenced, {pending} \
-             members pending, {} rotten copies of which {} were refused",
+            "{elections} elections, {swaps} members swapped, {offers} snapshots offered, \
+             {installs} fetched, {ranges} ranges of history fetched, {commands} commands started, \
+             {fences} fenced, {pending} members pending, {} rotten copies of which {} were refused",
             self.rotten.0, self.rotten.1
         )?;
         writeln!(out, "faults:")?;

@@ -1,5 +1,5 @@
 //! A cluster from one seed: the real replica, the real core and the real jobs on 1, 3 or 5 nodes,
-//! in one thread, with simulated clocks, network, disks and programs, simulated clients, and faults.
+//! in one thread, with simulated clocks, network, disks, programs and clients, and faults.
 //!
 //! Blueprint section 8 and rulings 22 and 23 say what it is for. A run is a function of its seed:
 //! `tiebeam-tests sim --seed S` prints every message of it. First faults come densely while clients

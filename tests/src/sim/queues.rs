@@ -1,5 +1,5 @@
-//! What goes into a process and comes out of it: who it is, what it asks for, what it tells, and why
-//! it ends. Values only.
+//! What goes into a process and comes out of it: who it is, what it asks for, what it tells, and
+//! why it ends. Values only.
 
 use super::archive::Library;
 use super::invariants::Violation;
