@@ -217,7 +217,7 @@ fn a_follower_whose_disk_fills_up_tells_and_the_others_go_on() {
     });
     // More than the log's segment that is filled beforehand, so that it has to grow.
     let large = "x".repeat(60_000);
-    for number in 0..500 {
+    for number in 0..400 {
         let kwargs = json!({"params": {"path": "app/large", "value": format!("{number} {large}")}});
         let set = json!(["config_set", kwargs]);
         let answer = site.cluster.call(&site.cluster.admin(), "job_start", set);
