@@ -33,8 +33,7 @@ impl Connector {
             .expect("the provider knows TLS 1.3")
             .with_root_certificates(roots);
         let tls = TlsConnector::from(Arc::new(config.with_no_client_auth()));
-        let login =
-            base64::engine::general_purpose::STANDARD.encode(format!("admin:{password}"));
+        let login = base64::engine::general_purpose::STANDARD.encode(format!("admin:{password}"));
         Connector { tls, address, login }
     }
 
@@ -78,11 +77,6 @@ impl Connection {
         self.answer().await
     }
 
-    /// Whether the last answer had status 200.
-    pub fn was_ok(&self) -> bool {
-        self.buffer.starts_with(b"HTTP/1.1 200")
-    }
-
     /// Reads one answer and returns its body.
     async fn answer(&mut self) -> std::io::Result<&[u8]> {
         self.buffer.clear();
@@ -93,6 +87,9 @@ impl Connection {
             if let Some((start, length)) = frame(&self.buffer)
                 && self.buffer.len() >= start + length
             {
+                if !self.buffer.starts_with(b"HTTP/1.1 200") {
+                    return Err(std::io::Error::other("the answer is no 200"));
+                }
                 return Ok(&self.buffer[start..start + length]);
             }
         }

@@ -56,6 +56,9 @@ pub struct Command {
     pub epoch: u64,
     /// Whether it ended; its result is in the record.
     pub ended: bool,
+    /// Whether its node was removed before its end was known.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lost: bool,
 }
 
 /// A job's id as users see it.

@@ -121,6 +121,10 @@ pub struct Doubt {
     pub commands: Vec<(String, u32)>,
     /// Since when.
     pub since: Time,
+    /// Nodes of these commands that were removed since: with their disks went what they could
+    /// tell, and a node that joins under the same id knows nothing of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gone: Vec<u32>,
 }
 
 /// Everything replicated.

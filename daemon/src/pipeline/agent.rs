@@ -69,7 +69,7 @@ fn look(engine: &Arc<Engine>, tended: &Tended) {
             }
         }
     }
-    for (sequence, doubt) in &state.doubts {
+    for (sequence, doubt) in state.doubts.iter().filter(|(_, doubt)| !doubt.gone.contains(&own)) {
         for (name, _) in doubt.commands.iter().filter(|(_, node)| *node == own) {
             let key = (*sequence, name.clone());
             if take(tended, &key) {

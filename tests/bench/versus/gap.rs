@@ -91,7 +91,7 @@ async fn write_ours(
                 Ok(Ok(answer)) => answer.windows(8).any(|part| part == b"\"error\":"),
                 _ => true,
             };
-            if failed || !connection.was_ok() {
+            if failed {
                 break;
             }
             note(&successes);

@@ -13,6 +13,7 @@ mod disk;
 mod etcd;
 mod gap;
 mod grpc;
+mod late;
 mod nodes;
 mod process;
 
@@ -47,6 +48,9 @@ struct Arguments {
     /// Leave etcd out
     #[arg(long)]
     alone: bool,
+    /// Take a follower away for so many jobs and print what its return costs
+    #[arg(long, default_value_t = 0)]
+    away: u64,
 }
 
 /// What a row came to.
@@ -56,6 +60,13 @@ pub struct Outcome {
     p50_ms: f64,
     p99_ms: f64,
     errors: usize,
+}
+
+impl Outcome {
+    /// The 99th percentile, in milliseconds.
+    pub fn p99_ms(&self) -> f64 {
+        self.p99_ms
+    }
 }
 
 /// Sums up the calls of all clients.
@@ -97,6 +108,9 @@ async fn main() {
     println!("idle CPU of our nodes over 10 s, percent: {:?}", ours.idle_cpu().await);
     rows(&arguments, &folder, &ours, theirs.as_ref()).await;
     println!("RSS at the end, MB: ours {:?}", ours.rss_mb());
+    if arguments.away > 0 {
+        late::run(&mut ours, arguments.away).await;
+    }
     if arguments.kills > 0 {
         gap::print("tiebeam", gap::of_nodes(&mut ours, arguments.kills).await);
         if let Some(theirs) = &mut theirs {
@@ -153,5 +167,8 @@ async fn rows(
     }
     let begin = Instant::now();
     let lag = ours.wait_for_lag().await;
-    println!("our history's lag: {lag} records {:.1} s after the end", begin.elapsed().as_secs_f64());
+    println!(
+        "our history's lag: {lag} records {:.1} s after the end",
+        begin.elapsed().as_secs_f64()
+    );
 }

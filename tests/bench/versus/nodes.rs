@@ -108,7 +108,6 @@ impl Nodes {
             for (nth, connector) in self.connectors.iter().enumerate() {
                 if let Ok(mut connection) = connector.try_connect().await
                     && connection.try_get("/is_master").await.is_ok()
-                    && connection.was_ok()
                 {
                     return (nth, connection);
                 }
@@ -209,7 +208,9 @@ impl Nodes {
 /// The body of a call: `config_set` of 128 bytes, or a read.
 pub fn body(load: &str, client: usize, number: usize) -> String {
     if load == "volatile" {
-        return r#"{"jsonrpc":"2.0","id":1,"method":"job_exec","params":["config_get",{"params":{"path":"app/bench/c0"},"volatile":true}]}"#.to_owned();
+        return "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"job_exec\",\"params\":[\"config_get\",\
+                {\"params\":{\"path\":\"app/bench/c0\"},\"volatile\":true}]}"
+            .to_owned();
     }
     format!(
         "{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"job_{load}\",\"params\":[\"config_set\",\

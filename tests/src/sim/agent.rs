@@ -120,7 +120,8 @@ impl Simulation {
                 self.tend_one(at, &board, job, command)?;
             }
         }
-        for (sequence, doubt) in &board.doubts {
+        for (sequence, doubt) in board.doubts.iter().filter(|(_, doubt)| !doubt.gone.contains(&own))
+        {
             for (key, _) in doubt.commands.iter().filter(|(_, node)| *node == own) {
                 let name = (*sequence, key.clone());
                 self.stop(at, &name)?;

@@ -50,6 +50,7 @@ impl State {
             deadline_us: clock.saturating_add(intent.deadline_us),
             epoch,
             ended: false,
+            lost: false,
         });
         job.record_mut().commands.push(CommandRecord {
             name: intent.key.clone(),
@@ -96,7 +97,9 @@ impl State {
         }
         let mut doubt = self.doubts.get(&ended.job).cloned().expect("the caller looked");
         let known = |(key, node): &(String, u32)| *key == ended.key && *node == ended.record.node;
-        if !doubt.commands.iter().any(known) {
+        // A node of the same id that joined since has no journal of it.
+        let lost = doubt.gone.contains(&ended.record.node);
+        if lost || !doubt.commands.iter().any(known) {
             return Answer::Done;
         }
         doubt.commands.retain(|command| !known(command));

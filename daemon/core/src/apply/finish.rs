@@ -69,6 +69,7 @@ impl State {
             locks: job.locks.clone(),
             commands,
             since: finish.finished,
+            gone: job.commands.iter().filter(|one| one.lost).map(|one| one.node).collect(),
         };
         self.doubts.insert(job.sequence, doubt);
     }

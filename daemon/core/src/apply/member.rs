@@ -3,9 +3,11 @@
 
 use super::Entry;
 use crate::effect::{Answer, Effect, What};
+use crate::job::Job;
 use crate::member::{MemberChange, MemberStep, Seat};
 use crate::proposal::{Body, Proposal};
 use crate::state::State;
+use std::sync::Arc;
 use tiebeam_proto::{ErrorCode, Outcome, RpcError};
 
 /// The change of membership that a proposal is about.
@@ -46,12 +48,45 @@ impl State {
         };
         if accepted {
             self.change_member(&wanted, index);
+            if let MemberChange::Remove { node, .. } = wanted {
+                self.lose_commands(&mut entry, node);
+            }
             let (node, what) = wanted.told();
             entry.event(What::Node { node, change: what.into() });
             entry.due();
         }
         self.let_go_of_what_expired();
         (answer, entry.effects, accepted)
+    }
+
+    /// A node that goes takes along what it knows of its commands: those that are open end without
+    /// a known end, and doubts about it stay until somebody lets go of them (ruling 11).
+    fn lose_commands(&mut self, entry: &mut Entry, node: u32) {
+        let of_node = |job: &Job| job.open_commands().any(|command| command.node == node);
+        let jobs =
+            self.running.iter().filter(|job| self.jobs.get(*job).is_some_and(|j| of_node(j)));
+        for sequence in jobs.copied().collect::<Vec<_>>() {
+            let Some(job) = self.jobs.get_mut(&sequence).map(Arc::make_mut) else { continue };
+            for at in 0..job.commands.len() {
+                if job.commands[at].node != node || job.commands[at].ended {
+                    continue;
+                }
+                (job.commands[at].ended, job.commands[at].lost) = (true, true);
+                let section = &mut job.record_mut().commands[at];
+                section.result = "indeterminate".to_owned();
+                section.evidence = Some("its node was removed before its end was known".to_owned());
+                let key = job.commands[at].key.clone();
+                entry.command(job, &key, node, "indeterminate");
+            }
+        }
+        let doubts = self.doubts.iter().filter(|(_, doubt)| {
+            doubt.commands.iter().any(|(_, of)| *of == node) && !doubt.gone.contains(&node)
+        });
+        for sequence in doubts.map(|(sequence, _)| *sequence).collect::<Vec<_>>() {
+            if let Some(doubt) = self.doubts.get_mut(&sequence) {
+                doubt.gone.push(node);
+            }
+        }
     }
 
     pub(super) fn apply_member(&mut self, entry: &mut Entry, step: &MemberStep) -> Answer {
@@ -124,6 +159,37 @@ mod tests {
         let last = state.members[&11].raft_id;
         assert!(!step(&mut state, MemberChange::Remove { node: 11, raft_id: last }).1);
         assert!(!step(&mut state, MemberChange::Demote { node: 11, raft_id: last }).1);
+    }
+
+    #[test]
+    fn a_removed_node_takes_what_it_knew_of_its_commands_along() {
+        let mut state = state();
+        let raft_id = state.next_raft_id(12);
+        let add = |raft_id| MemberChange::Add { node: 12, raft_id, key_hash: "bb".into() };
+        assert!(step(&mut state, add(raft_id)).1);
+        let doubt = crate::state::Doubt {
+            job: "11.1".into(),
+            locks: Vec::new(),
+            commands: vec![("run-n12".into(), 12), ("run-n11".into(), 11)],
+            since: Time(0),
+            gone: Vec::new(),
+        };
+        state.doubts.insert(1, doubt);
+        assert!(step(&mut state, MemberChange::Remove { node: 12, raft_id }).1);
+        let next = state.next_raft_id(12);
+        assert!(step(&mut state, add(next)).1, "it joins again, without a disk");
+        assert_eq!(state.doubts[&1].gone, [12]);
+        let record = tiebeam_proto::record::CommandRecord {
+            name: "run-n12".into(),
+            node: 12,
+            result: "refused".into(),
+            ..Default::default()
+        };
+        let ended = crate::proposal::CommandEnded { job: 1, key: "run-n12".into(), record };
+        let header = Header { wall: Time(0), elapsed_us: 1, proposer: 11 };
+        let proposal = Proposal { header, body: Body::CommandEnded(Box::new(ended)) };
+        state.apply(state.applied + 1, 1, Some(&proposal));
+        assert_eq!(state.doubts[&1].commands.len(), 2, "it cannot say that it never ran");
     }
 
     #[test]

@@ -210,6 +210,7 @@ fn locks_in_doubt_are_listed_and_let_go() {
         locks,
         commands: vec![("start-n11".into(), 11)],
         since: Time(0),
+        gone: Vec::new(),
     };
     let without = Doubt { job: "11.3".to_owned(), locks: Vec::new(), ..doubt.clone() };
     cluster.state.doubts.insert(1, doubt);

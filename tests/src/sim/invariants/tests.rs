@@ -239,6 +239,7 @@ fn invariant_8_a_second_start_and_one_after_the_fence_are_found() {
         deadline_us: 0,
         epoch,
         ended: false,
+        lost: false,
     };
     let ledger = || {
         let mut ledger = begun().0;
