@@ -171,7 +171,10 @@ fn certificates(folder: &Path) -> TlsConnector {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(ca_certificate.der().clone()).expect("a CA");
     let key = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).expect("a key");
-    let mut config = rustls::ClientConfig::builder()
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the provider knows TLS 1.3")
         .with_root_certificates(roots)
         .with_client_auth_cert(vec![certificate.der().clone()], key)
         .expect("certificate and key fit");
