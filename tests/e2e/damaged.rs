@@ -55,9 +55,12 @@ fn health(node: &TestNode, names: &str) -> Value {
     said.remove(0)
 }
 
+/// What is done to a stopped node.
+type Harm = Box<dyn FnOnce(&TestNode)>;
+
 #[test]
 fn damage_of_the_log_or_the_history_is_told_at_both_doors() {
-    let ways: [(&str, &str, Box<dyn FnOnce(&TestNode)>); 3] = [
+    let ways: [(&str, &str, Harm); 3] = [
         ("log", "log/seg-", Box::new(as_in_rounds("log: bit in a middle record"))),
         ("log", "the log is gone", Box::new(as_in_rounds("log: newest segment deleted"))),
         ("log", "the history has records up to", Box::new(with_the_first_log)),

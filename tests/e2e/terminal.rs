@@ -48,7 +48,7 @@ impl Terminal {
                 '\x1b' => {
                     assert_eq!(rest.next(), Some('['), "a sequence that this terminal knows");
                     let mut sequence = String::new();
-                    while let Some(sign) = rest.next() {
+                    for sign in rest.by_ref() {
                         sequence.push(sign);
                         if sign.is_ascii_alphabetic() {
                             break;

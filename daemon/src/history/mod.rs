@@ -25,7 +25,7 @@
 //! files go later, when a snapshot that holds the floor is durable, in whole sealed segments.
 //!
 //! **Records of reads** are pruned below another index of State: hidden at once, taken out of
-//! sealed segments later ([`prune`]). What is left of each is its hash.
+//! sealed segments later (`prune`). What is left of each is its hash.
 //!
 //! Caveats. Rot in the last group that was written, together with a power cut, looks like a torn
 //! tail and is cut; the replay delivers it again. A search passes over a bounded number of records

@@ -48,12 +48,12 @@ fn certificates_are_renewed_at_two_thirds_of_their_life_and_after_it() {
     assert!(old[1].not_after < now(), "{}", old[1].not_after);
     cluster.nodes.iter_mut().for_each(TestNode::begin);
     cluster.nodes.iter_mut().for_each(TestNode::wait_ready);
-    for at in 0..2 {
+    for (at, old) in old.iter().enumerate().take(2) {
         let new = eventually("a new certificate", || {
             let new = certificate(&cluster.nodes[at]);
-            (new.not_after > old[at].not_after).then_some(new)
+            (new.not_after > old.not_after).then_some(new)
         });
-        assert_eq!((&new.key_hash, &new.sans), (&old[at].key_hash, &old[at].sans));
+        assert_eq!((&new.key_hash, &new.sans), (&old.key_hash, &old.sans));
         let days = (new.not_after.0 - now().0) / DAY_US;
         assert!((363..=365).contains(&days), "{days} days");
         // Clients see it without a restart.

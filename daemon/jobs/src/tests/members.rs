@@ -97,7 +97,7 @@ fn a_token_is_shown_to_its_issuer_alone_and_lets_one_node_in() {
     assert_eq!(made.output["join"], json!({"secret": "withheld"}));
     assert_eq!(made.revision, None, "a token is no configuration");
     let id = made.output["id"].as_str().unwrap();
-    let derived = cluster.state.derived.values().last().unwrap().1.clone();
+    let derived = cluster.state.derived.values().next_back().unwrap().1.clone();
     let shown: Vec<String> = derived.iter().map(|secret| secret.shown("SECRET")).collect();
     let text = format!("tbj1.{id}.SECRET.{}", &super::world::hex("authority")[..32]);
     assert_eq!(shown[0], text);
