@@ -42,8 +42,8 @@ pub async fn run(nodes: &mut Nodes, jobs: u64) {
     let during = worst_but_median(&looks);
     let same = info(nodes).await["term"] == term;
     println!(
-        "it caught up in {:.1} s under load; p99 meanwhile {during:.2} ms, {:.2} times; no election: \
-         {same}",
+        "it caught up in {:.1} s under load; p99 meanwhile {during:.2} ms, {:.2} times; \
+         no election: {same}",
         back.elapsed().as_secs_f64(),
         during / alone,
     );

@@ -1,7 +1,7 @@
 //! The invariants, each a function with a name. Numbers are those of the blueprint's list, and the
 //! rulings' additions to it.
 //!
-//! [`entries`] looks at every entry that is applied, [`nodes`] at what single nodes do, [`ends`] at
+//! `entries` looks at every entry that is applied, `nodes` at what single nodes do, `ends` at
 //! everything. They read the observer's notes and the simulated disks; they change nothing but the
 //! notes. Where a number is held elsewhere than here, or only in part here:
 //!
