@@ -188,7 +188,7 @@ fn what_comes_later_is_refused_by_name() {
     let text = text.expect_err("later");
     assert_eq!(text["data"]["hint"], "not in this version", "{text}");
     let listed = node.call(&node.admin(), "job_list", json!([])).expect("a list");
-    for job in ["node_add", "schedule_add", "config_confirm", "token_issue", "what_happened"] {
+    for job in ["schedule_add", "config_confirm", "token_issue", "what_happened"] {
         assert!(!listed.as_array().expect("names").contains(&json!(job)), "{job} is not listed");
     }
 }
