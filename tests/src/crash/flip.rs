@@ -27,7 +27,7 @@ const VALUES_MAX: u32 = 6_000;
 /// Small values at the end, so that the newest segments have records of common size.
 const TAIL: u32 = 60;
 /// Longest wait for the log to be cut once the second snapshot is there.
-const CUT_WAIT: Duration = Duration::from_secs(10);
+const CUT_WAIT: Duration = Duration::from_secs(60);
 /// Calls at once.
 const AT_ONCE: u32 = 4;
 
