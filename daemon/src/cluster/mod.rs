@@ -26,7 +26,7 @@ pub use report::MemberReport;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tiebeam_core::State;
 use tiebeam_core::commit::{Heard, Parted};
 use tiebeam_replica::Mark;
@@ -54,8 +54,6 @@ pub struct Cluster {
     caught_up: AtomicBool,
     /// The members' wall clocks.
     pub clocks: Clocks,
-    /// When the leader last changed, for `node_state` right after an election.
-    since: Mutex<(Option<u64>, Instant)>,
 }
 
 /// What the raft thread needs of the cluster; it must not see the rest.
@@ -121,7 +119,6 @@ impl Cluster {
             orders: Orders::default(),
             caught_up: AtomicBool::new(false),
             clocks: Clocks::new(u32::try_from(raft_id >> 16).unwrap_or(u32::MAX)),
-            since: Mutex::new((None, Instant::now())),
         }
     }
 
@@ -273,16 +270,5 @@ impl Cluster {
             // The next one says the same and more.
             peers.send(leader, FRAME_REPORT, MemberReport { term: role.term, ..report }.encode());
         }
-    }
-
-    /// Whether the leader is still the one of the last call; for things to do after an election.
-    pub fn leads_since(&self) -> Option<Duration> {
-        let role = *self.role.borrow();
-        let mut since = lock(&self.since);
-        let leader = role.leads.then_some(role.term);
-        if since.0 != leader {
-            *since = (leader, Instant::now());
-        }
-        leader.map(|_| since.1.elapsed())
     }
 }
