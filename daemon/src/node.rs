@@ -231,7 +231,8 @@ async fn tell_status(engine: Arc<Engine>) {
         let voters = state.voters().count();
         let seen = state.voters().filter(|(_, one)| engine.cluster.is_online(one.raft_id)).count();
         let status = match (now.leads, now.leader) {
-            (true, _) => format!("STATUS=master, term {}, {voters} voters", now.term),
+            (true, _) if voters == 1 => format!("STATUS=master of one voter, term {}", now.term),
+            (true, _) => format!("STATUS=master of {voters} voters, term {}", now.term),
             (false, Some(leader)) => format!("STATUS=follows node {}", leader >> 16),
             (false, None) => format!("STATUS=waiting for a master ({seen} of {voters} seen)"),
         };

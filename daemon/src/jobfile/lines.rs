@@ -1,13 +1,15 @@
 //! The days' `chain.jsonl`: one line for every record, in the order of the chain.
 //!
 //! A record's line lies in the folder of the UTC day on which it was archived, by the record's own
-//! time. Lines are appended and never changed. What a crash left above the watermark is cut at
-//! the start and written again, so no record has two lines and none is missing.
+//! time. Lines are appended and never changed. Lines above the watermark may have been torn by a
+//! loss of power: at the start they are believed as far as each follows from the one before it and
+//! the history has the last one; the rest is cut and written again. So no record has two lines and
+//! none is missing, and where only the process ended nothing is written twice.
 
 use super::folder::{day_path, make_folder};
 use crate::history::{Facts, Linked};
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use tiebeam_proto::chain::{ChainLine, LINES_NAME};
@@ -27,20 +29,30 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// Finds out how far the lines go, given the day folders and the watermark, and cuts what lies
-    /// above. Without a watermark the newest line is believed; without lines all are due again.
-    pub(super) fn open(folder: &Path, days: &[PathBuf], mark: Option<u64>) -> io::Result<Lines> {
-        let mut newest = 0;
-        let mut files = Vec::new();
+    /// Finds out how far the lines go, given the day folders in their order and the watermark, and
+    /// cuts what lies above. Above the watermark, or the newest line if there is none, lines are
+    /// believed up to the record `newest` if they link, and the last one has the hash that
+    /// `in_history` gives for its record. Without lines all are due again.
+    pub(super) fn open(
+        folder: &Path,
+        days: &[PathBuf],
+        mark: Option<u64>,
+        newest: u64,
+        in_history: impl Fn(u64) -> Option<String>,
+    ) -> io::Result<Lines> {
+        let (mut last, mut files) = (0, Vec::new());
         for day in days {
             let path = day.join(LINES_NAME);
             if path.exists() {
                 let file = OpenOptions::new().read(true).write(true).open(&path)?;
-                newest = newest.max(cut_torn(&file)?);
+                last = cut_torn(&file)?.max(last);
                 files.push(file);
             }
         }
-        let upto = mark.unwrap_or(newest).min(newest);
+        let mark = mark.unwrap_or(last).min(last);
+        let linked = linked_above(&files, mark, newest)?;
+        let believed = linked.filter(|(index, this)| in_history(*index).as_ref() == Some(this));
+        let upto = believed.map_or(mark, |(index, _)| index);
         for file in files {
             let length = file.metadata()?.len();
             let end = end_of(&file, length, upto)?;
@@ -80,6 +92,31 @@ impl Lines {
             let _ = file.set_len(before);
         })
     }
+}
+
+/// The last of the lines above `mark`, up to `newest`, that follow one from the other: its record
+/// and hash.
+fn linked_above(files: &[File], mark: u64, newest: u64) -> io::Result<Option<(u64, String)>> {
+    let mut last: Option<(u64, String)> = None;
+    for file in files {
+        let mut from = file;
+        from.seek(SeekFrom::Start(end_of(file, file.metadata()?.len(), mark)?))?;
+        let mut lines = BufReader::new(from);
+        let mut line = Vec::new();
+        while lines.by_ref().take(LINE_BYTES_MAX as u64).read_until(b'\n', &mut line)? > 0 {
+            let Some(read) = ChainLine::parse(line.trim_ascii_end()) else { return Ok(last) };
+            let follows = match &last {
+                None => read.index == mark + 1,
+                Some((index, this)) => read.index == index + 1 && read.previous == *this,
+            };
+            if !follows || read.index > newest {
+                return Ok(last);
+            }
+            last = Some((read.index, read.this));
+            line.clear();
+        }
+    }
+    Ok(last)
 }
 
 /// The line of a record; of a pruned read the job is not known any more.

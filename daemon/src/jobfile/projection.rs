@@ -243,7 +243,12 @@ impl<'a> Worker<'a> {
         let reads_mark = read(READS_MARK);
         let opened = Folder::open(&start.folder, start.limits).and_then(|folder| {
             let days = days(&start.folder)?;
-            let lines = Lines::open(&start.folder, &days, lines_mark)?;
+            let this = |index| {
+                let links = start.history.links(index, index).ok()?;
+                links.into_iter().next().map(|linked| linked.link.this)
+            };
+            let newest = start.history.newest();
+            let lines = Lines::open(&start.folder, &days, lines_mark, newest, this)?;
             Ok((folder, lines, days.is_empty()))
         });
         let (folder, mut lines, empty) = match opened {
@@ -376,7 +381,11 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
+    /// Writes some of the files that are due, when every record has its line: no file is without.
     fn write_files(&mut self) -> io::Result<()> {
+        if self.lines.upto < self.known {
+            return Ok(());
+        }
         for _ in 0..FILES_AT_ONCE {
             let Some(index) = self.due.take() else {
                 break;
@@ -619,9 +628,12 @@ mod tests {
             std::fs::write(&path, &lines[..lines.len() - 30]).unwrap();
             std::fs::write(day.join("11.40.yaml"), "").unwrap();
             std::fs::write(day.join(".11.41.tmp"), "half").unwrap();
-            let newest =
-                lines::Lines::open(&folder, std::slice::from_ref(&day), mark).unwrap().upto;
-            assert_eq!(newest, mark.unwrap_or(49));
+            // A history that does not have them: nothing above the mark is believed.
+            let opened = |newest, this: fn(u64) -> Option<String>| {
+                let days = std::slice::from_ref(&day);
+                lines::Lines::open(&folder, days, mark, newest, this).unwrap().upto
+            };
+            assert_eq!(opened(mark.unwrap_or(49), |_| None), mark.unwrap_or(49));
             let projection = spawn(&scratch, &thread, limits(1000));
             settle(&projection, &thread);
             projection.stop();
@@ -635,6 +647,41 @@ mod tests {
         settle(&projection, &thread);
         projection.stop();
         assert_eq!(verify_folder(&folder).unwrap().files, 50);
+        thread.stop().unwrap();
+    }
+
+    /// Only what a loss of power took is written again: a line that does not follow, and all
+    /// behind it. So there is no moment at which files are there and their lines are not.
+    #[test]
+    fn lines_above_the_watermark_that_are_sound_stay() {
+        let scratch = Scratch::new();
+        let (mut maker, thread) = (Maker::new(), open(&scratch));
+        maker.jobs(50).into_iter().for_each(|record| thread.handle.archive(record).unwrap());
+        let projection = spawn(&scratch, &thread, limits(1000));
+        settle(&projection, &thread);
+        projection.stop();
+        let folder = projection_folder(&thread);
+        let day = folder.join("2026/11/20");
+        let this = |index| {
+            let link = thread.history.links(index, index).unwrap().pop();
+            link.map(|linked| linked.link.this)
+        };
+        let opened = |newest| {
+            let days = std::slice::from_ref(&day);
+            lines::Lines::open(&folder, days, Some(20), newest, this).unwrap().upto
+        };
+        assert_eq!(opened(50), 50);
+        assert_eq!(verify_folder(&folder).unwrap().problem_count, 0);
+        // The history lost its newest records: their lines go.
+        assert_eq!(opened(45), 45);
+        // A block in the middle never reached the disk.
+        let path = day.join("chain.jsonl");
+        let mut bytes = std::fs::read(&path).unwrap();
+        let ends: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] == b'\n').collect();
+        bytes[ends[29] + 1..ends[34]].fill(0);
+        std::fs::write(&path, &bytes).unwrap();
+        assert_eq!(opened(45), 30);
+        assert_eq!(std::fs::metadata(&path).unwrap().len() as usize, ends[29] + 1);
         thread.stop().unwrap();
     }
 

@@ -65,7 +65,42 @@ fn certificates_are_renewed_at_two_thirds_of_their_life_and_after_it() {
         assert!(log.contains("certificate renewed"), "{log}");
     }
     assert_eq!(certificate(&cluster.nodes[2]), old[2], "it has time");
+    changes_are_applied(&cluster);
+}
+
+#[track_caller]
+fn changes_are_applied(cluster: &TestCluster) {
     let result = cluster.exec("config_set", json!({"path": "app/x", "value": 1}));
     assert_eq!(result["result_code"], 0, "{result}");
     assert!(result["result_warnings"].is_null(), "all three have applied it: {result}");
+}
+
+/// The key of the authority comes from whoever has it, for the master may not: here it led before
+/// it was given the key, and the others' certificates end.
+#[test]
+fn a_master_without_the_key_of_the_authority_gets_it_from_a_follower() {
+    let mut cluster = TestCluster::start(3, &Options::default());
+    for node in &mut cluster.nodes {
+        assert_eq!(node.terminate(), 0);
+    }
+    let old = age(&cluster, 1, 300);
+    // Only the first node keeps the key, and never leads.
+    for node in &cluster.nodes[1..] {
+        let key = node.data.join("keys/ca.key");
+        assert!(!key.exists() || std::fs::remove_file(&key).is_ok(), "{}", key.display());
+    }
+    for node in &mut cluster.nodes[1..] {
+        node.begin();
+    }
+    cluster.nodes[1..].iter_mut().for_each(TestNode::wait_ready);
+    assert_ne!(cluster.master(), 0);
+    cluster.nodes[0].begin();
+    cluster.nodes[0].wait_ready();
+    let new = eventually("a new certificate", || {
+        let new = certificate(&cluster.nodes[1]);
+        (new.not_after > old.not_after).then_some(new)
+    });
+    assert_eq!(new.key_hash, old.key_hash);
+    assert_ne!(cluster.master(), 0, "the one with the key does not lead");
+    changes_are_applied(&cluster);
 }

@@ -14,11 +14,12 @@ pub struct Pulse(Mutex<Seen>);
 struct Seen {
     last: Instant,
     longest: Duration,
+    beats: u64,
 }
 
 impl Default for Pulse {
     fn default() -> Pulse {
-        Pulse(Mutex::new(Seen { last: Instant::now(), longest: Duration::ZERO }))
+        Pulse(Mutex::new(Seen { last: Instant::now(), longest: Duration::ZERO, beats: 0 }))
     }
 }
 
@@ -34,7 +35,13 @@ impl Pulse {
             let now = Instant::now();
             seen.longest = seen.longest.max(now - seen.last);
             seen.last = now;
+            seen.beats += 1;
         });
+    }
+
+    /// How many calls were acknowledged.
+    pub fn beats(&self) -> u64 {
+        self.with(|seen| seen.beats)
     }
 
     /// The longest time without an acknowledged call, up to now.
