@@ -206,6 +206,8 @@ async fn serve(
     // and to learn from the log what became of the calls that are on their way (ruling 1).
     hand_over(&engine).await;
     engine.stop.cancel();
+    // From now on it reports nothing any more: nobody is to wait for that.
+    engine.cluster.leave(keeper::report_now(&engine));
     front.drain().await;
     stop(parts).await;
     Ok(())

@@ -40,6 +40,7 @@ pub fn report_now(engine: &Engine) -> MemberReport {
         wall_us: u64::try_from(engine.proposer.wall().0).unwrap_or(0),
         feature_level: u64::from(FEATURE_LEVEL),
         key: u64::from(engine.keys.held(&state.shared_key)),
+        leaving: false,
     }
 }
 

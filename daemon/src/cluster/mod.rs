@@ -168,10 +168,16 @@ impl Cluster {
         self.caught_up.load(Ordering::Acquire)
     }
 
-    /// Whether anything came from a member within one election timeout; this node always answers.
+    /// Whether anything came from a member within one election timeout, and it did not say that it
+    /// stops; this node always answers.
     pub fn is_online(&self, raft_id: u64) -> bool {
-        raft_id == self.raft_id
-            || self.heard_within(raft_id).is_some_and(|ago| ago <= self.election_timeout)
+        let heard = || self.heard_within(raft_id).is_some_and(|ago| ago <= self.election_timeout);
+        raft_id == self.raft_id || (!self.has_left(raft_id) && heard())
+    }
+
+    /// Whether a member said that it stops, and has not come back.
+    fn has_left(&self, raft_id: u64) -> bool {
+        self.peers.get().is_some_and(|peers| peers.has_left(raft_id))
     }
 
     /// How long ago a member was last heard.
@@ -213,6 +219,11 @@ impl Cluster {
     /// Keeps a member's report and wakes who waited for it.
     pub fn note_report(&self, from: u64, report: MemberReport) {
         lock(&self.reports).insert(from, report);
+        if report.leaving
+            && let Some(peers) = self.peers.get()
+        {
+            peers.note_left(from);
+        }
         self.commits.raise(|| self.applied_by_all());
     }
 
@@ -269,6 +280,18 @@ impl Cluster {
         if let Some(peers) = self.peers.get() {
             // The next one says the same and more.
             peers.send(leader, FRAME_REPORT, MemberReport { term: role.term, ..report }.encode());
+        }
+    }
+
+    /// Tells every member that this node stops: whoever leads waits for it no longer. It is the
+    /// last report; an earlier version reads what it knows of it and waits as before.
+    pub fn leave(&self, report: MemberReport) {
+        let Some(peers) = self.peers.get() else { return };
+        // What it has applied counts only if it has caught up with what was there at its start.
+        let term = if self.is_caught_up() { self.role.borrow().term } else { 0 };
+        let last = MemberReport { term, leaving: true, ..report }.encode();
+        for member in self.others() {
+            peers.send(member, FRAME_REPORT, last.clone());
         }
     }
 }

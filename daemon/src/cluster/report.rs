@@ -25,6 +25,8 @@ pub struct MemberReport {
     pub feature_level: u64,
     /// The number of the cluster key that State names, if it is here; else 0.
     pub key: u64,
+    /// Whether it is its last one: the node stops, and is not to be waited for.
+    pub leaving: bool,
 }
 
 impl MemberReport {
@@ -37,7 +39,7 @@ impl MemberReport {
         out
     }
 
-    fn fields(&self) -> [u64; 8] {
+    fn fields(&self) -> [u64; 9] {
         [
             self.term,
             self.applied,
@@ -47,6 +49,7 @@ impl MemberReport {
             self.wall_us,
             self.feature_level,
             self.key,
+            u64::from(self.leaving),
         ]
     }
 
@@ -66,8 +69,9 @@ impl MemberReport {
             history_from: field(4)?,
             wall_us: field(5)?,
             feature_level: field(6)?,
-            // Reports of an earlier version end here.
+            // Reports of earlier versions end before this one or the next.
             key: field(7).unwrap_or_default(),
+            leaving: field(8) == Some(1),
         })
     }
 }
@@ -83,6 +87,10 @@ mod tests {
         assert_eq!(MemberReport::decode(&bytes), Some(report));
         bytes.extend_from_slice(&[7; 8]);
         assert_eq!(MemberReport::decode(&bytes), Some(report));
+        let leaving = MemberReport { leaving: true, ..report };
+        let told = leaving.encode();
+        assert_eq!(MemberReport::decode(&told), Some(leaving));
+        assert_eq!(MemberReport::decode(&told[..told.len() - 8]), Some(report), "as it was before");
         assert_eq!(MemberReport::decode(&bytes[..20]), None);
         assert_eq!(MemberReport::decode(&[]), None);
     }

@@ -43,6 +43,8 @@ pub struct Link {
     /// Its format plus one; 0 if it is not known.
     format: AtomicU32,
     outage_told: AtomicBool,
+    /// It said that it stops.
+    left: AtomicBool,
     /// It said that this node is no member.
     denies: AtomicBool,
     seats: Mutex<Vec<Seat>>,
@@ -79,6 +81,7 @@ impl Link {
             heard: AtomicU64::new(0),
             format: AtomicU32::new(0),
             outage_told: AtomicBool::new(false),
+            left: AtomicBool::new(false),
             denies: AtomicBool::new(false),
             seats: Mutex::default(),
         }
@@ -135,6 +138,16 @@ impl Link {
     pub fn heard(&self) -> Option<Instant> {
         let micros = self.heard.load(Ordering::Relaxed).checked_sub(1)?;
         Some(self.made + Duration::from_micros(micros))
+    }
+
+    /// It said that it stops, or, with `false`, it is there again.
+    pub fn note_left(&self, left: bool) {
+        self.left.store(left, Ordering::Release);
+    }
+
+    /// Whether it said that it stops, and has not come back.
+    pub fn has_left(&self) -> bool {
+        self.left.load(Ordering::Acquire)
     }
 
     /// It said which format it speaks.

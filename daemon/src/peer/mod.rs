@@ -241,6 +241,18 @@ impl Peers {
         self.0.links.load().get(&peer)?.heard()
     }
 
+    /// A member said that it stops: until it dials again nothing is expected of it.
+    pub fn note_left(&self, peer: u64) {
+        if let Some(link) = self.0.links.load().get(&peer) {
+            link.note_left(true);
+        }
+    }
+
+    /// Whether a member said that it stops, and has not dialled since.
+    pub fn has_left(&self, peer: u64) -> bool {
+        self.0.links.load().get(&peer).is_some_and(|link| link.has_left())
+    }
+
     /// Whether frames to a member go out now.
     pub fn is_connected(&self, peer: u64) -> bool {
         self.0.links.load().get(&peer).is_some_and(|link| link.outbox.is_open())

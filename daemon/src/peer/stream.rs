@@ -193,6 +193,8 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let _reading = link.reading.lock().await;
+    // What a process of before said at its end does not hold for this one.
+    link.note_left(false);
     let mut ticks = ticks();
     let mut silent = 0;
     let mut buffer = BytesMut::with_capacity(READ_BYTES);

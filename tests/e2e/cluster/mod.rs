@@ -4,6 +4,7 @@
 mod commands;
 mod far_behind;
 mod forward;
+mod leaving;
 mod membership;
 mod paused;
 mod redirect;

@@ -79,6 +79,8 @@ async fn a_member_that_restarts_is_told_once_and_found_again() {
     let mut nodes = site.cluster(2).await;
     let known: Vec<PeerAddress> = nodes.iter().map(|node| node.seed.known()).collect();
     let (two, one) = (nodes.pop().expect("two"), nodes.pop().expect("one"));
+    one.peers.note_left(two.id);
+    assert!(one.peers.has_left(two.id) && !one.peers.has_left(99 << 16 | 1));
     let (id, seed) = (two.id, two.end().await);
     until("the outage", || !one.peers.is_connected(id)).await;
     for _ in 0..100 {
@@ -92,6 +94,7 @@ async fn a_member_that_restarts_is_told_once_and_found_again() {
     assert!(one.peers.send(id, 2, vec![2]));
     until("the frame", || two.inbox.count() == 1).await;
     until("a sign of life", || one.peers.heard(id).is_some_and(|at| at > before)).await;
+    until("that it is back", || !one.peers.has_left(id)).await;
     let (id, _) = (two.id, two.end().await);
     until("the next outage", || one.inbox.outages() == [id, id]).await;
 }
