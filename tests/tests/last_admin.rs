@@ -13,7 +13,7 @@ use tiebeam_core::genesis::Genesis;
 use tiebeam_core::proposal::{Body, Header, Plan, Proposal, RunOnce, Submission};
 use tiebeam_core::{Answer, Path, State, Tree, admit, schema};
 use tiebeam_jobs::world::{
-    CertificateOffer, CheckedCertificate, DebugFound, DebugWish, DerivedSecret, SealedSecret,
+    CertificateOffer, CheckedCertificate, DebugFound, DebugWish, DerivedSecret, Part, SealedSecret,
 };
 use tiebeam_jobs::{CommandWish, JobError, Run, World};
 use tiebeam_proto::record::{CommandRecord, JobRecord, Mode, RequestFacts, Stages};
@@ -82,6 +82,9 @@ impl World for Nowhere {
         Box::pin(std::future::ready(unasked()))
     }
     fn command(&self, _: CommandWish) -> Later<Result<CommandRecord, JobError>> {
+        Box::pin(std::future::ready(unasked()))
+    }
+    fn part(&self, _: Part) -> Later<Result<Arc<JobRecord>, JobError>> {
         Box::pin(std::future::ready(unasked()))
     }
     fn ca_fingerprint(&self) -> Result<String, JobError> {

@@ -81,7 +81,7 @@ fn is_variable(name: &str) -> bool {
 }
 
 async fn command_run(run: Run) -> Result<Value, JobError> {
-    let nodes = nodes::select_nodes(&run, run.param("nodes"))?;
+    let nodes = nodes::select_nodes(&run, "nodes")?;
     let number = |name: &str| run.int(name).and_then(|number| u64::try_from(number).ok());
     let count = |name: &str| run.int(name).and_then(|number| usize::try_from(number).ok());
     let size = run.text("batch").and_then(|text| Batches::size_of(text, nodes.len()));

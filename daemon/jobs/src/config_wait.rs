@@ -38,7 +38,7 @@ async fn config_wait(run: Run) -> Result<Value, JobError> {
     let number = |name: &str| run.int(name).and_then(|number| u64::try_from(number).ok());
     let revision = number("revision").unwrap_or(1);
     let timeout_s = number("timeout_s").unwrap_or(30);
-    let nodes = nodes::find_nodes(&run, run.param("nodes"))?;
+    let nodes = nodes::find_nodes(&run, "nodes")?;
     let waits = nodes.iter().map(|node| run.world().wait_published(*node, revision, timeout_s));
     let ends = join_all(waits).await;
     let with = |end: bool| -> Vec<u32> {

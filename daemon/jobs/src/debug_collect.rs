@@ -52,7 +52,7 @@ fn check(params: &Params) -> Result<(), RpcError> {
 }
 
 async fn debug_collect(run: Run) -> Result<Value, JobError> {
-    let nodes = nodes::find_nodes(&run, run.param("nodes"))?;
+    let nodes = nodes::find_nodes(&run, "nodes")?;
     let time = |name: &str| {
         let seconds = run.text(name).and_then(journal::seconds)?;
         seconds.checked_mul(1_000_000).map(Time)

@@ -79,7 +79,7 @@ fn check(params: &Params) -> Result<(), RpcError> {
 }
 
 async fn log_collect(run: Run) -> Result<Value, JobError> {
-    let nodes = nodes::select_nodes(&run, run.param("nodes"))?;
+    let nodes = nodes::select_nodes(&run, "nodes")?;
     let argv = journal::argv(&run);
     let each = |node: u32| {
         let wish = systemctl::wish(&run, format!("log-n{node}"), node, &[]);

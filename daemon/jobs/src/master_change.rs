@@ -48,7 +48,7 @@ fn candidates(run: &Run) -> Result<Vec<u32>, JobError> {
     };
     let mut wanted: Vec<u32> = Vec::new();
     for selector in selectors {
-        for node in nodes::find_nodes(run, Some(&json!([selector])))? {
+        for node in nodes::resolve(run, "nids", &json!([selector]))? {
             if !wanted.contains(&node) {
                 wanted.push(node);
             }

@@ -15,7 +15,7 @@ pub(crate) static JOB: Job = Job {
                       revision, lag, version, uptime, load, disk, expiry of its certificate. Of a \
                       node that is offline it is what was known last. With several nodes: one \
                       such entry each, by id.",
-        params: &[Param::must("nid", Type::Nodes, "which: an id, a name, `label=value`, a list")],
+        params: &[Param::must("nid", Type::Nodes, nodes::SOME)],
         examples: &[r#"{"nid": 11}"#, r#"{"nid": ["n11", "n12"]}"#],
         ..Declaration::READ
     },
@@ -25,7 +25,7 @@ pub(crate) static JOB: Job = Job {
 async fn node_info(run: Run) -> Result<Value, JobError> {
     let members = nodes::members(&run);
     let mut told: Vec<(u32, Value)> = Vec::new();
-    for node in nodes::find_nodes(&run, run.param("nid"))? {
+    for node in nodes::find_nodes(&run, "nid")? {
         let mut entry = match run.world().node_facts(node) {
             Value::Object(facts) => facts,
             _ => Map::new(),

@@ -17,9 +17,11 @@ pub(crate) static JOB: Job = Job {
         name: "node_label",
         group: "cluster",
         summary: "Set and delete labels of a node",
-        description: "Labels select nodes in every job that takes nodes: `rack=a`. A value is one \
-                      line; numbers and true or false are kept as text. A label that is deleted \
-                      and is not there is no error. Returns the node's labels.",
+        description: "Labels select nodes in every job that takes nodes: `rack=a`. The label \
+                      `group` lists the groups of a node, separated by commas: with `group: \
+                      db,web` both `group:db` and `group:web` select it. A value is one line; numbers and true \
+                      or false are kept as text. A label that is deleted and is not there is no \
+                      error. Returns the node's labels.",
         params: &[
             seats::ONE,
             Param::may("set", Type::Dict, "labels to set: {rack: a}"),
@@ -27,6 +29,7 @@ pub(crate) static JOB: Job = Job {
         ],
         examples: &[
             r#"{"nid": 12, "set": {"rack": "b", "slot": 7}}"#,
+            r#"{"nid": 13, "set": {"group": "db,web"}}"#,
             r#"{"nid": "n12", "delete": ["rack"]}"#,
         ],
         locks: seats::lock,

@@ -12,7 +12,10 @@ pub(crate) static JOB: Job = Job {
         summary: "Let nodes run commands again",
         description: "Ends what node_suspend began. Returns `{suspended: [node]}`: the nodes that \
                       still are.",
-        params: &[Param { about: "which nodes: ids, names, `label=value`, `all`", ..seats::ONE }],
+        params: &[Param {
+            about: "which nodes: ids, names, `label=value`, `group:g`, `all`",
+            ..seats::ONE
+        }],
         examples: &[r#"{"nid": 12}"#, r#"{"nid": "all"}"#],
         locks: seats::lock,
         ..Declaration::MODIFY

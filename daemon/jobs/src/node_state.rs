@@ -21,7 +21,7 @@ pub(crate) static JOB: Job = Job {
 async fn node_state(run: Run) -> Result<Value, JobError> {
     let mut states = Map::new();
     let mut booted = Map::new();
-    for node in nodes::find_nodes(&run, None)? {
+    for node in nodes::members(&run).into_keys() {
         states.insert(node.to_string(), json!(state_of(&run, node)));
         if let Some(time) = run.world().node_booted(node) {
             booted.insert(node.to_string(), json!(time));

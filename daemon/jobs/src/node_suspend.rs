@@ -14,7 +14,10 @@ pub(crate) static JOB: Job = Job {
         description: "A suspended node runs no commands of jobs until node_resume: jobs skip it \
                       and warn of it. It stays a member, votes and serves as before, and commands \
                       that run there run on. Returns `{suspended: [node]}`, all nodes that are.",
-        params: &[Param { about: "which nodes: ids, names, `label=value`, `all`", ..seats::ONE }],
+        params: &[Param {
+            about: "which nodes: ids, names, `label=value`, `group:g`, `all`",
+            ..seats::ONE
+        }],
         examples: &[r#"{"nid": 12}"#, r#"{"nid": ["n12", "rack=b"]}"#],
         locks: seats::lock,
         ..Declaration::MODIFY
@@ -29,7 +32,7 @@ async fn node_suspend(run: Run) -> Result<Value, JobError> {
 /// Marks the nodes that `nid` names, or takes the mark away; both jobs end here.
 pub(crate) fn set_suspended(run: &Run, suspended: bool) -> Result<Value, JobError> {
     run.get(&path(&["nodes"]));
-    for node in nodes::find_nodes(run, run.param("nid"))? {
+    for node in nodes::find_nodes(run, "nid")? {
         let at = State::node_path(node).child("suspended");
         match nodes::is_suspended(run, node) {
             false if suspended => run.set(&at, json!(true))?,

@@ -14,7 +14,7 @@ const TIMEOUT_S: u64 = 60;
 
 /// What both jobs take.
 pub(crate) const PARAMS: &[Param] = &[
-    Param::must("nids", Type::Nodes, "which nodes: ids, names, `label=value`, `all`"),
+    Param::must("nids", Type::Nodes, "which nodes: ids, names, `label=value`, `group:g`, `all`"),
     Param::may("timeout", Type::Int, "seconds, 1 to 3600; 60"),
 ];
 
@@ -56,7 +56,7 @@ pub(crate) async fn wait(
     word: &str,
     is_so: impl Fn(&Run, u32) -> bool,
 ) -> Result<Value, JobError> {
-    let nodes = nodes::find_nodes(run, run.param("nids"))?;
+    let nodes = nodes::find_nodes(run, "nids")?;
     let timeout_s = run.int("timeout").and_then(|timeout| u64::try_from(timeout).ok());
     let looks = timeout_s.unwrap_or(TIMEOUT_S).saturating_mul(1000) / LOOK_EVERY_MS;
     for _ in 0..looks {

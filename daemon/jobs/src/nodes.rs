@@ -1,4 +1,4 @@
-//! Which nodes a job is about: ids, names, `label=value`, `all`.
+//! Which nodes a job is about: ids, names, `label=value`, `group:g`, `all`.
 //!
 //! The answer depends on the configuration alone, never on who answers just now: a job that is
 //! run again by a new master must ask for the same commands (ruling 10).
@@ -8,27 +8,52 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use tiebeam_core::path::path;
 
+/// What a selector of a group begins with.
+const GROUP: &str = "group:";
 /// What a parameter that takes nodes says of itself.
-pub(crate) const ABOUT: &str =
-    "which nodes: an id, a name, `label=value`, `all`, or a list of these; all if not given";
+pub(crate) const ABOUT: &str = "which nodes: an id, a name, `label=value`, `group:g`, `all`, or a \
+                                list of these; all if not given";
+/// The same where it must be given.
+pub(crate) const SOME: &str =
+    "which nodes: an id, a name, `label=value`, `group:g`, `all`, or a list of these";
+/// The label that names a node's groups, separated by commas: a node may be in several, which
+/// `label=value` cannot say.
+const GROUPS: &str = "group";
 
-/// The nodes that `wanted` names, in the order of ids; all if it is not given.
-pub(crate) fn find_nodes(run: &Run, wanted: Option<&Value>) -> Result<Vec<u32>, JobError> {
+/// The nodes that the parameter `field` names, in the order of ids; all if it is not given.
+pub(crate) fn find_nodes(run: &Run, field: &str) -> Result<Vec<u32>, JobError> {
+    match run.param(field) {
+        Some(wanted) => resolve(run, field, wanted),
+        None => Ok(members(run).into_keys().collect()),
+    }
+}
+
+/// The nodes that a list of selectors names, in the order of ids; an error names `field`.
+pub(crate) fn resolve(run: &Run, field: &str, wanted: &Value) -> Result<Vec<u32>, JobError> {
     let members = members(run);
-    let Some(wanted) = wanted else { return Ok(members.into_keys().collect()) };
     let mut chosen = BTreeSet::new();
     for selector in wanted.as_array().into_iter().flatten().filter_map(Value::as_str) {
-        chosen.extend(matching(&members, selector)?);
+        let found = matching(&members, selector);
+        chosen.extend(found.map_err(|why| JobError::Failed(format!("`{field}`: {why}")))?);
     }
     if chosen.is_empty() {
-        return Err(JobError::failed("the list of nodes is empty; leave it out for all nodes"));
+        let text = format!("`{field}`: the list of nodes is empty");
+        return Err(JobError::Failed(text));
     }
     Ok(chosen.into_iter().collect())
 }
 
-/// The nodes that `wanted` names and that may run commands; a warning names those that may not.
-pub(crate) fn select_nodes(run: &Run, wanted: Option<&Value>) -> Result<Vec<u32>, JobError> {
-    let nodes = find_nodes(run, wanted)?;
+/// Whether a list of selectors can name one node at most, whatever the configuration says.
+pub(crate) fn is_one(wanted: Option<&Value>) -> bool {
+    let selectors = wanted.and_then(Value::as_array).map(Vec::as_slice);
+    let Some([Value::String(only)]) = selectors else { return false };
+    only != "all" && !only.contains('=') && !only.starts_with(GROUP)
+}
+
+/// The nodes that the parameter `field` names and that may run commands; a warning names those
+/// that may not.
+pub(crate) fn select_nodes(run: &Run, field: &str) -> Result<Vec<u32>, JobError> {
+    let nodes = find_nodes(run, field)?;
     let (suspended, active): (Vec<u32>, Vec<u32>) =
         nodes.into_iter().partition(|node| is_suspended(run, *node));
     if active.is_empty() {
@@ -66,28 +91,37 @@ fn be(nodes: &[u32]) -> String {
     format!("{} {verb}", listed(nodes))
 }
 
-fn matching(members: &BTreeMap<u32, Value>, selector: &str) -> Result<Vec<u32>, JobError> {
+/// The nodes that one selector names, or why there are none.
+fn matching(members: &BTreeMap<u32, Value>, selector: &str) -> Result<Vec<u32>, String> {
     let shown: String = selector.chars().take(64).collect();
     if selector == "all" {
         return Ok(members.keys().copied().collect());
     }
-    if selector.starts_with("group:") {
-        let text = format!("{shown:?}: groups of nodes are not in this version; use a label");
-        return Err(JobError::Failed(text));
-    }
     let of = |fits: &dyn Fn(&Value) -> bool| -> Vec<u32> {
         members.iter().filter(|(_, entry)| fits(entry)).map(|(id, _)| *id).collect()
     };
-    let (found, what) = match selector.split_once('=') {
-        Some((label, value)) => (of(&|node| node["labels"][label] == value), "has the label"),
-        None => match selector.parse::<u32>().ok().filter(|id| members.contains_key(id)) {
+    let group = selector.strip_prefix(GROUP);
+    let (found, what) = match (group, selector.split_once('=')) {
+        (Some(group), _) => (of(&|node| is_in(node, group)), "is in"),
+        (None, Some((label, value))) => {
+            (of(&|node| node["labels"][label] == value), "has the label")
+        }
+        (None, None) => match selector.parse::<u32>().ok().filter(|id| members.contains_key(id)) {
             Some(id) => (vec![id], ""),
             None => (of(&|node| node["name"] == selector), "has the id or name"),
         },
     };
-    if found.is_empty() {
-        let text = format!("no node {what} {shown:?}; node_list shows all nodes");
-        return Err(JobError::Failed(text));
+    match found.as_slice() {
+        [] if group.is_some() => Err(format!(
+            "no node {what} {shown:?}; a node is in the groups that its label `{GROUPS}` lists"
+        )),
+        [] => Err(format!("no node {what} {shown:?}; node_list shows all nodes")),
+        _ => Ok(found),
     }
-    Ok(found)
+}
+
+/// Whether a node's label lists the group.
+fn is_in(node: &Value, group: &str) -> bool {
+    let listed = node["labels"][GROUPS].as_str().unwrap_or_default();
+    !group.is_empty() && listed.split(',').any(|one| one.trim() == group)
 }

@@ -35,7 +35,7 @@ pub(crate) fn lock(_: &Params) -> Vec<Lock> {
 /// The one node that `nid` names. The nodes' entries are remembered as read.
 pub(crate) fn one_node(run: &Run) -> Result<u32, JobError> {
     run.get(&path(&["nodes"]));
-    match nodes::find_nodes(run, run.param("nid"))?.as_slice() {
+    match nodes::find_nodes(run, "nid")?.as_slice() {
         [node] => Ok(*node),
         many => Err(JobError::Failed(format!(
             "this would change {}: members are changed one after the other, by a job each",
@@ -67,6 +67,11 @@ pub(crate) fn voters_meant(entries: &BTreeMap<u32, Value>) -> usize {
 pub(crate) fn check_quorum_without(run: &Run, node: u32) -> Result<(), JobError> {
     let state = run.state();
     let left: Vec<u32> = state.voters().map(|(id, _)| id).filter(|id| *id != node).collect();
+    check_majority(run, &left)
+}
+
+/// Refuses if of these voters no majority answers.
+pub(crate) fn check_majority(run: &Run, left: &[u32]) -> Result<(), JobError> {
     let online = left.iter().filter(|id| run.world().node_state(**id) == "online").count();
     if online > left.len() / 2 {
         return Ok(());

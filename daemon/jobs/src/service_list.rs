@@ -28,7 +28,7 @@ pub(crate) static JOB: Job = Job {
 };
 
 async fn service_list(run: Run) -> Result<Value, JobError> {
-    let nodes = nodes::select_nodes(&run, run.param("nodes"))?;
+    let nodes = nodes::select_nodes(&run, "nodes")?;
     let each = |node: u32| {
         let run = run.clone();
         Box::pin(async move { list_on(&run, node).await }) as _

@@ -24,7 +24,7 @@ pub(crate) static JOB: Job = Job {
 };
 
 async fn service_state(run: Run) -> Result<Value, JobError> {
-    let nodes = nodes::select_nodes(&run, run.param("nodes"))?;
+    let nodes = nodes::select_nodes(&run, "nodes")?;
     let service = run.text("service").and_then(systemctl::unit).unwrap_or_default();
     let each = |node: u32| {
         let (run, service) = (run.clone(), service.clone());

@@ -70,7 +70,7 @@ pub(crate) fn wish(run: &Run, key: String, node: u32, argv: &[&str]) -> CommandW
 
 /// Starts, stops or restarts the service on each node and tells its state after.
 pub(crate) async fn act(run: Run, verb: &'static str) -> Result<Value, JobError> {
-    let nodes = nodes::select_nodes(&run, run.param("nodes"))?;
+    let nodes = nodes::select_nodes(&run, "nodes")?;
     let service = run.text("service").and_then(unit).unwrap_or_default();
     let each = |node: u32| {
         let (run, service) = (run.clone(), service.clone());

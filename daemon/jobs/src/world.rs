@@ -4,6 +4,7 @@ use crate::error::JobError;
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 use std::sync::Arc;
+use tiebeam_core::declaration::Params;
 use tiebeam_core::{Path, State, Tree};
 use tiebeam_proto::record::{CommandRecord, JobRecord};
 use tiebeam_proto::time::Time;
@@ -97,6 +98,19 @@ pub struct DebugWish {
     pub timeout_s: u64,
 }
 
+/// A part of a job that is a job of its own: for changes of which one job makes one only.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Part {
+    /// Its name.
+    pub job: &'static str,
+    /// Its parameters.
+    pub params: Params,
+    /// Unique within the job that it is a part of, never a running number.
+    pub key: String,
+    /// Seconds that it may take.
+    pub deadline_s: u64,
+}
+
 /// What was gathered.
 #[derive(Clone, Debug)]
 pub struct DebugFound {
@@ -149,6 +163,13 @@ pub trait World: Send + Sync {
     /// Runs a command (ruling 9): intent, start, result, each durable. Returns its recorded result
     /// at once if it has one.
     fn command(&self, wish: CommandWish) -> BoxFuture<'static, Result<CommandRecord, JobError>>;
+    /// Runs a part for the same caller and waits for its end: its record. It is started once by its
+    /// key, however often this job runs again. If this job is cancelled or its deadline passes, the
+    /// part is cancelled and the next one is not started.
+    ///
+    /// # Errors
+    /// It made no job.
+    fn part(&self, part: Part) -> BoxFuture<'static, Result<Arc<JobRecord>, JobError>>;
     /// SHA-256 of the certificate of the cluster's authority, hex: what a token to join carries.
     fn ca_fingerprint(&self) -> Result<String, JobError>;
     /// The newest State, for jobs that wait for something: what a job decides comes from the State

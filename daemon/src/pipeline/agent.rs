@@ -187,7 +187,7 @@ fn start_of(engine: &Engine, id: &str, command: &Command) -> Option<CommandStart
 }
 
 /// Resolves when the job of a command is cancelled, or past its deadline.
-async fn asked_to_stop(engine: &Arc<Engine>, sequence: u64) {
+pub(super) async fn asked_to_stop(engine: &Arc<Engine>, sequence: u64) {
     let mut due = engine.board.due();
     loop {
         let state = engine.board.state();

@@ -77,14 +77,34 @@ pub async fn start_job(
     job: &'static Job,
     kwargs: Kwargs,
 ) -> Result<Started, RpcError> {
-    let admitted = admit(engine, call, job, kwargs)?;
+    start_admitted(engine, admit(engine, &Asker::of(call)?, job, kwargs)?).await
+}
+
+/// Starts a part of a job (see [`tiebeam_jobs::world::Part`]) for the job's user.
+///
+/// # Errors
+/// As [`start`].
+pub async fn start_part(
+    engine: &Arc<Engine>,
+    whole: &JobRecord,
+    job: &'static Job,
+    kwargs: Kwargs,
+) -> Result<Started, RpcError> {
+    let source = format!("job {}", whole.job);
+    let (protocol, peer) = ("internal".to_owned(), whole.request.peer.clone());
+    let facts = RequestFacts { protocol, peer, ..RequestFacts::default() };
+    let asker = Asker { user: whole.user.clone(), source, facts: &facts };
+    start_admitted(engine, admit(engine, &asker, job, kwargs)?).await
+}
+
+async fn start_admitted(engine: &Arc<Engine>, admitted: Admitted) -> Result<Started, RpcError> {
     let state = engine.board.state();
     if let Some(key) = request_key(&admitted)
         && let Lookup::Same(id) = state.requests.look_up(&admitted.user, &key)
     {
         return Ok(Started { id, record: None });
     }
-    check_room(engine, job.declaration.kind)?;
+    check_room(engine, admitted.job.declaration.kind)?;
     let engine = engine.clone();
     let task = tokio::spawn(async move { run(&engine, admitted).await });
     task.await.unwrap_or_else(|_| Err(RpcError::new(ErrorCode::Internal, "the call failed here")))
@@ -101,7 +121,7 @@ pub async fn volatile(
     kwargs: Kwargs,
 ) -> Result<tiebeam_proto::ResultObject, RpcError> {
     let job = find_job(engine, name)?;
-    let admitted = admit(engine, call, job, kwargs)?;
+    let admitted = admit(engine, &Asker::of(call)?, job, kwargs)?;
     if job.declaration.way == Way::Long {
         return Err(RpcError::new(ErrorCode::InvalidParameter, "this job always leaves a record")
             .field("volatile"));
@@ -120,25 +140,39 @@ pub async fn volatile(
     Ok(result)
 }
 
+/// Who asks for a job, and from where.
+struct Asker<'a> {
+    user: String,
+    source: String,
+    facts: &'a RequestFacts,
+}
+
+impl Asker<'_> {
+    fn of(call: &Call) -> Result<Asker<'_>, RpcError> {
+        let caller = call.caller.as_ref().map(|caller| caller.user.clone());
+        let user = caller.ok_or_else(|| RpcError::new(ErrorCode::Forbidden, "log in first"))?;
+        Ok(Asker { user, source: source_text(call.source), facts: &call.facts })
+    }
+}
+
 fn admit(
     engine: &Arc<Engine>,
-    call: &Call,
+    asker: &Asker<'_>,
     job: &'static Job,
     kwargs: Kwargs,
 ) -> Result<Admitted, RpcError> {
     let declaration = &job.declaration;
-    let caller = call.caller.as_ref().map(|caller| caller.user.clone());
-    let user = caller.ok_or_else(|| RpcError::new(ErrorCode::Forbidden, "log in first"))?;
+    let user = asker.user.clone();
     admit::check_kwargs(declaration, &kwargs)?;
     let params = admit::check_params(declaration, &kwargs.params)?;
     let state = engine.board.state();
     let needs = tiebeam_jobs::needs(declaration, &params);
     if let Err(denied) = state.may(&user, &needs) {
-        engine.auth.note_denied(&user, &source_text(call.source), declaration.name);
+        engine.auth.note_denied(&user, &asker.source, declaration.name);
         return Err(RpcError::new(ErrorCode::Forbidden, denied.to_string())
             .hint("right_check tells who may"));
     }
-    let request = RequestFacts { request_id: kwargs.request_id.clone(), ..(*call.facts).clone() };
+    let request = RequestFacts { request_id: kwargs.request_id.clone(), ..asker.facts.clone() };
     let nonce = engine.keys.cluster.fresh_nonce();
     let nonce = nonce.map_err(|error| internal("make a nonce", &error))?;
     let submitted = engine.proposer.wall();

@@ -1,6 +1,7 @@
 //! The outside as job functions see it: the daemon's side of [`tiebeam_jobs::World`].
 
 use super::execute::WorldFacts;
+use super::part;
 use crate::certificates;
 use crate::cluster::keeper;
 use crate::engine::Engine;
@@ -16,7 +17,7 @@ use tiebeam_core::proposal::{Body, Intent};
 use tiebeam_core::{Answer, Path, State, Tree, diff};
 use tiebeam_jobs::JobError;
 use tiebeam_jobs::world::{
-    CertificateOffer, CheckedCertificate, CommandWish, DebugFound, DebugWish, DerivedSecret,
+    CertificateOffer, CheckedCertificate, CommandWish, DebugFound, DebugWish, DerivedSecret, Part,
     SealedSecret, World,
 };
 use tiebeam_proto::canonical;
@@ -194,6 +195,15 @@ impl World for JobWorld {
                 JobError::failed("a job that is done in one entry cannot run commands")
             })?;
             run_command(&engine, sequence, wish).await
+        })
+    }
+
+    fn part(&self, part: Part) -> BoxFuture<'static, Result<Arc<JobRecord>, JobError>> {
+        let (engine, live) = (self.engine.clone(), self.facts.live.clone());
+        Box::pin(async move {
+            let (sequence, _) = live
+                .ok_or_else(|| JobError::failed("a job that is done in one entry has no parts"))?;
+            part::run(&engine, sequence, part).await
         })
     }
 

@@ -37,12 +37,19 @@ fn a_cluster_grows_to_five_and_shrinks_to_three() {
     away.iter().for_each(|at| cluster.nodes[*at].kill9());
     set(&cluster, "two away");
     away.iter().for_each(|at| cluster.nodes[*at].run());
-    // The master may be one of those that go: it hands over first.
-    for node in [11, 12] {
-        let removed = cluster.output("node_remove", json!({"nid": node}));
-        assert_eq!(removed["nid"], node, "{removed}");
-        set(&cluster, &format!("without {node}"));
+    // The master may be one of those that go: it goes last, and hands over first.
+    let removed = cluster.exec("node_remove", json!({"nid": [11, 12]}));
+    assert_eq!(removed["result_code"], 0, "{removed}");
+    assert!(removed.get("result_revision").is_none(), "its parts make the revisions: {removed}");
+    for node in ["11", "12"] {
+        let told = &removed["result_output"][node];
+        assert_eq!(told["result"], "ok", "{removed}");
+        let info = cluster.call(&cluster.admin(), "job_info", json!([told["job"]])).expect("a job");
+        let whole = removed["result_jobid"].as_str().expect("an id");
+        assert_eq!(info["reason"], format!("part of {whole}"), "{info}");
+        assert!(info["result"]["result_revision"].is_number(), "{info}");
     }
+    set(&cluster, "without 11 and 12");
     assert_eq!(seats(&cluster), json!({"13": "voter", "14": "voter", "15": "voter"}));
     cluster.nodes.drain(..2);
     let compared = equal::stop_and_compare(&mut cluster).expect("they come to the same index");

@@ -13,7 +13,7 @@ use tiebeam_core::declaration::Params;
 use tiebeam_core::proposal::Plan;
 use tiebeam_core::{Path, State, Tree, diff, job};
 use tiebeam_jobs::world::{
-    CertificateOffer, CheckedCertificate, CommandWish, DebugFound, DebugWish, DerivedSecret,
+    CertificateOffer, CheckedCertificate, CommandWish, DebugFound, DebugWish, DerivedSecret, Part,
     SealedSecret, World,
 };
 use tiebeam_jobs::{Job, JobError, Run};
@@ -235,6 +235,10 @@ impl World for SimWorld {
 
     fn hand_over(&self, _to: &[u32]) -> BoxFuture<Result<(), JobError>> {
         Box::pin(async { Err(JobError::failed("leadership is handed over by faults only")) })
+    }
+
+    fn part(&self, _part: Part) -> BoxFuture<Result<Arc<JobRecord>, JobError>> {
+        Box::pin(async { Err(JobError::failed("the clients of the simulation ask for no parts")) })
     }
 
     fn collect_debug(&self, _wish: DebugWish) -> BoxFuture<Result<DebugFound, JobError>> {

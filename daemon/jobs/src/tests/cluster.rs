@@ -10,7 +10,7 @@ use tiebeam_core::admit::check_params;
 use tiebeam_core::genesis::Genesis;
 use tiebeam_core::proposal::{Body, Header, Plan, Proposal, RunOnce, Submission};
 use tiebeam_core::{Answer, Path, State, Tree};
-use tiebeam_proto::record::{Change, CommandRecord, JobRecord, Stages};
+use tiebeam_proto::record::{Change, CommandRecord, JobRecord, RequestFacts, Stages};
 use tiebeam_proto::{Outcome, RpcError, time::Time};
 
 pub(super) struct Cluster {
@@ -52,6 +52,23 @@ pub(super) fn record(key: &str, node: u32, result: &str, output: &str) -> Comman
         status,
         ..CommandRecord::default()
     }
+}
+
+/// The record of a part that has ended.
+pub(super) fn part(id: &str, outcome: Outcome) -> JobRecord {
+    let bad = outcome != Outcome::Ok;
+    let result = json!({
+        "result_code": outcome.code(),
+        "result_desc": bad.then_some("not that one"),
+        "result_output": (!bad).then_some(json!({"voters": 2})),
+    });
+    serde_json::from_value(json!({
+        "format": 1, "job": id, "kind": "act", "mode": "immediate", "name": "part", "user": "root",
+        "outcome": outcome, "parameters": {}, "request": RequestFacts::default(), "result": result,
+        "scheduling": {"master": 11, "term": 1, "locks": [], "base_revision": 1, "waited_us": 0},
+        "stages": {},
+    }))
+    .unwrap()
 }
 
 /// The fake world answers at once, so a job function never has to wait.

@@ -31,8 +31,15 @@ fn nodes_are_chosen_by_id_name_label_or_all() {
     ] {
         assert_eq!(keys(&mut cluster, nodes.clone()), expected, "{nodes}");
     }
+    for (node, groups) in [(11, "web"), (12, "db, web"), (13, "db2")] {
+        let set = json!({"nid": node, "set": {"group": groups}});
+        cluster.exec("root", "node_label", set).ok();
+    }
+    assert_eq!(keys(&mut cluster, json!("group:db")), ["run-n12"]);
+    assert_eq!(keys(&mut cluster, json!(["group:web", 13])), ["run-n11", "run-n12", "run-n13"]);
     for (nodes, text) in [
-        (json!("group:g"), "groups of nodes are not in this version"),
+        (json!("group:g"), "`nodes`: no node is in \"group:g\""),
+        (json!(["n11", "group:"]), "`nodes`: no node is in \"group:\""),
         (json!(["n11", "n99"]), "no node has the id or name \"n99\""),
         (json!("rack=z"), "no node has the label \"rack=z\""),
         (json!([]), "empty"),

@@ -159,9 +159,9 @@ fn a_node_goes_only_if_the_others_can_decide_without_it() {
     let gone = plan(&cluster, "node_remove", json!({"nid": 13}));
     ended(&gone, Well, "");
     assert!(gone.warnings[0].starts_with("even voters: 2"), "{:?}", gone.warnings);
-    let two = plan(&cluster, "node_remove", json!({"nid": [12, 13]}));
+    let two = plan(&cluster, "node_demote", json!({"nid": [12, 13]}));
     ended(&two, Failed, "one after the other");
-    ended(&plan(&cluster, "node_remove", json!({"nid": 77})), Failed, "77");
+    ended(&plan(&cluster, "node_remove", json!({"nid": 77})), Failed, "`nid`: no node has the id");
     cluster.world.offline.lock().unwrap().push(12);
     let params = json!({"nid": 13});
     ended(&plan(&cluster, "node_remove", params.clone()), Declined, "2 voters");
@@ -174,6 +174,77 @@ fn a_node_goes_only_if_the_others_can_decide_without_it() {
     let alone = alone();
     let params = json!({"nid": 11, "force": true});
     ended(&plan(&alone, "node_remove", params), Declined, "the only voter");
+}
+
+/// The nodes whose removal was asked for, in order.
+fn removed(cluster: &Cluster) -> Vec<Value> {
+    let parts = std::mem::take(&mut *cluster.world.parts.lock().unwrap());
+    parts.into_iter().map(|part| part.params["nid"][0].clone()).collect()
+}
+
+#[test]
+fn several_nodes_are_removed_by_a_job_each_and_the_master_last() {
+    let mut cluster = three();
+    let locks = |params: Value| {
+        let declaration = &find("node_remove").unwrap().declaration;
+        let params = tiebeam_core::admit::check_params(declaration, params.as_object().unwrap());
+        (declaration.locks)(&params.unwrap()).len()
+    };
+    assert_eq!(locks(json!({"nid": "n12"})), 1);
+    for several in [json!([12, 13]), json!("rack=a"), json!("all"), json!("group:g")] {
+        assert_eq!(locks(json!({"nid": several})), 0, "its parts take the lock");
+    }
+    let demoted = plan(&cluster, "node_demote", json!({"nid": 13}));
+    seat(&mut cluster, &demoted);
+    let some = plan(&cluster, "node_remove", json!({"nid": [11, 13]}));
+    ended(&some, Well, "");
+    let told = |node: &str| json!({"result": "ok", "job": node, "voters": 2});
+    assert_eq!(some.output, Some(json!({"13": told("11.101"), "11": told("11.102")})));
+    assert!(some.writes.is_empty() && some.member.is_none(), "its parts change the members");
+    assert_eq!(removed(&cluster), ["13", "11"], "the master goes last");
+
+    let cluster = three();
+    ended(&plan(&cluster, "node_remove", json!({"nid": "all"})), Declined, "at least one");
+    cluster.world.offline.lock().unwrap().push(12);
+    let doubtful = json!({"nid": [11, 13]});
+    ended(&plan(&cluster, "node_remove", doubtful.clone()), Declined, "no majority");
+    assert!(removed(&cluster).is_empty(), "nothing was begun");
+    let forced = json!({"nid": [11, 13], "force": true});
+    ended(&plan(&cluster, "node_remove", forced), Well, "");
+    assert_eq!(removed(&cluster), ["13", "11"]);
+    let dead_first = json!({"nid": [11, 12]});
+    ended(&plan(&cluster, "node_remove", dead_first), Well, "");
+    assert_eq!(removed(&cluster), ["12", "11"]);
+}
+
+#[test]
+fn what_ends_in_the_middle_says_which_nodes_are_gone() {
+    let ends = [
+        (Ok(Failed), Failed, "node 13: not that one"),
+        (Ok(Outcome::Cancelled), Outcome::Cancelled, "node 13: not that one"),
+        (Err(crate::JobError::Timeout("the deadline".into())), Timeout, "node 13: the deadline"),
+    ];
+    for (end, outcome, text) in ends {
+        let mut cluster = three();
+        for node in [12, 13] {
+            let demoted = plan(&cluster, "node_demote", json!({"nid": node}));
+            seat(&mut cluster, &demoted);
+        }
+        cluster.world.parts_end.lock().unwrap().insert("remove-n13".to_owned(), end);
+        let wish = json!({"nid": [12, 13, 14]});
+        ended(&plan(&cluster, "node_remove", wish), Failed, "`nid`: no node");
+        cluster.state.config = {
+            let entry = json!({"id": 14, "name": "n14", "role": "learner"});
+            let at = tiebeam_core::State::node_path(14);
+            cluster.state.config.set(&at, &entry, 1).unwrap()
+        };
+        let part = plan(&cluster, "node_remove", json!({"nid": [12, 13, 14]}));
+        ended(&part, outcome, text);
+        let output = part.output.unwrap();
+        assert_eq!(output["12"]["result"], "ok", "{output}");
+        assert_eq!(output["13"]["result"], outcome.name(), "{output}");
+        assert_eq!(output["14"], json!({"result": "not_run"}), "{output}");
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use crate::error::JobError;
 use crate::world::{
-    CertificateOffer, CheckedCertificate, DebugFound, DebugWish, DerivedSecret, SealedSecret,
+    CertificateOffer, CheckedCertificate, DebugFound, DebugWish, DerivedSecret, Part, SealedSecret,
 };
 use crate::{CommandWish, World};
 use futures_util::future::{BoxFuture, ready};
@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use tiebeam_core::{Path, State, Tree};
+use tiebeam_proto::Outcome;
 use tiebeam_proto::record::{CommandRecord, JobRecord};
 use tiebeam_proto::time::Time;
 
@@ -24,6 +25,10 @@ pub(super) struct FakeWorld {
     script: Mutex<BTreeMap<String, Result<CommandRecord, JobError>>>,
     /// What was asked for, in order.
     asked: Mutex<Vec<CommandWish>>,
+    /// What parts end with, by key; every other one ends well.
+    pub parts_end: Mutex<BTreeMap<String, Result<Outcome, JobError>>>,
+    /// Parts that were asked for, in order.
+    pub parts: Mutex<Vec<Part>>,
     /// Records and trees by revision.
     pub history: Mutex<BTreeMap<u64, Kept>>,
     /// Nodes that never publish.
@@ -156,6 +161,18 @@ impl World for FakeWorld {
         let end = scripted.unwrap_or_else(|| Ok(well(&wish)));
         self.asked.lock().unwrap().push(wish);
         Box::pin(ready(end))
+    }
+
+    fn part(&self, part: Part) -> BoxFuture<'static, Result<Arc<JobRecord>, JobError>> {
+        let scripted = self.parts_end.lock().unwrap().get(&part.key).cloned();
+        let mut parts = self.parts.lock().unwrap();
+        let at = parts.iter().position(|known| known.key == part.key).unwrap_or(parts.len());
+        if at == parts.len() {
+            parts.push(part);
+        }
+        let id = format!("11.{}", 101 + at);
+        let ended = scripted.unwrap_or(Ok(Outcome::Ok));
+        Box::pin(ready(ended.map(|outcome| Arc::new(super::cluster::part(&id, outcome)))))
     }
 
     fn ca_fingerprint(&self) -> Result<String, JobError> {
