@@ -105,3 +105,21 @@ fn a_user_without_a_password_sets_the_first_one_once() {
     let bob = Login::basic("bob", "a-password-of-bob");
     assert_eq!(node.call(&bob, "user_state", json!([])).expect("a login")["user"], "bob");
 }
+
+/// Whoever has been told that a job is committed finds that in its record, however soon they ask.
+#[test]
+fn a_job_that_was_answered_has_its_last_stage() {
+    let node = TestNode::start(Options::default());
+    for value in 0..20 {
+        let result = node.exec("config_set", json!({"path": "app/a", "value": value}));
+        let id = &result["result_jobid"];
+        let info = node.call(&node.admin(), "job_info", json!([id])).expect("a record");
+        assert_eq!((&info["stage"], &info["ended"]), (&json!("committed"), &json!(true)));
+        let stages = info["stages"].as_object().expect("stages with their times");
+        assert_eq!(stages.len(), 5, "{info}");
+        let read = node.exec("config_get", json!({"path": "app/a"}));
+        let id = &read["result_jobid"];
+        let info = node.call(&node.admin(), "job_info", json!([id])).expect("a record");
+        assert_eq!(info["stage"], "finished", "{info}");
+    }
+}

@@ -77,7 +77,7 @@ pub(super) const JOB_INFO: Method = Method {
     arguments: &["id"],
     signatures: &[&["struct", "string"]],
     help: "job_info(id): the record so far: stages with times, commands, who, why",
-    run: |engine, call, arguments| Box::pin(async move { job_info(&engine, &call, &arguments) }),
+    run: |engine, call, arguments| Box::pin(job_info(engine, call, arguments)),
 };
 
 pub(super) const JOB_CANCEL: Method = Method {
@@ -100,8 +100,9 @@ pub(super) const JOB_FILE: Method = Method {
     run: |engine, call, arguments| Box::pin(job_file(engine, call, arguments)),
 };
 
-/// How long `job_file` waits for a job's place in the chain.
-const FILE_WAIT: Duration = Duration::from_secs(2);
+/// How long `job_file` and `job_info` wait for a record to be final: for a change, its committed
+/// stamp, which follows the answer to its caller by some milliseconds.
+const STAMP_WAIT: Duration = Duration::from_secs(2);
 
 async fn job_start(engine: Arc<Engine>, call: Call, a: Arguments) -> Result<Value, RpcError> {
     let kwargs = Kwargs::read(a.value(1))?;
@@ -248,10 +249,16 @@ fn note_read(engine: &Engine, call: &Call, record: &JobRecord) {
     }
 }
 
-fn job_info(engine: &Engine, call: &Call, a: &Arguments) -> Result<Value, RpcError> {
+async fn job_info(engine: Arc<Engine>, call: Call, a: Arguments) -> Result<Value, RpcError> {
     let id = a.text(0)?;
-    let (record, ended) = result::visible(engine, user_of(call), id)?;
-    note_read(engine, call, &record);
+    let (mut record, ended) = result::visible(&engine, user_of(&call), id)?;
+    note_read(&engine, &call, &record);
+    let ended = ended && is_settled(&engine, id);
+    if ended && change_index(&engine, id).is_some() {
+        // Its caller has an answer that says committed; so does the record.
+        until_archived(&engine, id).await;
+        record = result::visible(&engine, user_of(&call), id)?.0;
+    }
     let mut info = json!(*record);
     let state = engine.board.state();
     let stage = match state.live_job(id) {
@@ -264,7 +271,7 @@ fn job_info(engine: &Engine, call: &Call, a: &Arguments) -> Result<Value, RpcErr
     if let (false, Some((percent, text))) = (ended, engine.metrics.progress.of(id)) {
         info["progress"] = json!({"percent": percent, "text": text});
     }
-    let addenda = crate::facts::addenda(engine, id);
+    let addenda = crate::facts::addenda(&engine, id);
     if !addenda.is_empty() {
         info["addenda"] = json!(addenda);
     }
@@ -297,13 +304,20 @@ async fn job_cancel(engine: Arc<Engine>, call: Call, a: Arguments) -> Result<Val
     }
 }
 
+/// Waits for a while until the record of a job that has ended is in the history.
+async fn until_archived(engine: &Engine, id: &str) {
+    if let Some((_, sequence)) = parse_job_id(id) {
+        let _ = tokio::time::timeout(STAMP_WAIT, engine.board.job_archived(sequence)).await;
+    }
+}
+
 async fn job_file(engine: Arc<Engine>, call: Call, a: Arguments) -> Result<Value, RpcError> {
     let id = a.text(0)?;
     let (record, ended) = result::visible(&engine, user_of(&call), id)?;
     note_read(&engine, &call, &record);
-    if let Some((_, sequence)) = parse_job_id(id).filter(|_| ended) {
+    if ended {
         // A file without its place in the chain, after that time, is a file all the same.
-        let _ = tokio::time::timeout(FILE_WAIT, engine.board.job_archived(sequence)).await;
+        until_archived(&engine, id).await;
     }
     crate::facts::job_file(&engine, id, &record).map(Value::String)
 }
