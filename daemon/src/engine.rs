@@ -23,6 +23,7 @@ use arc_swap::ArcSwap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tiebeam_core::State;
+use tiebeam_executor::Office;
 use tiebeam_proto::record::JobRecord;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -36,6 +37,13 @@ pub struct Role {
     pub term: u64,
     /// The leader's raft id, if it knows one.
     pub leader: Option<u64>,
+}
+
+impl Role {
+    /// What of it decides who is the master.
+    pub fn office(&self) -> Office {
+        Office { leads: self.leads, term: self.term }
+    }
 }
 
 /// The parts of a running node.

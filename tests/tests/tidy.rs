@@ -22,12 +22,16 @@ const FILE_LINES_MAX: usize = 500;
 const COLUMNS_MAX: usize = 100;
 
 /// What each crate may import of the workspace. A crate without a row fails.
-const IMPORTS: [(&str, &[&str]); 7] = [
+const IMPORTS: [(&str, &[&str]); 8] = [
     ("tiebeam-proto", &[]),
     ("tiebeam-core", &["tiebeam-proto"]),
     ("tiebeam-replica", &["tiebeam-proto", "tiebeam-core"]),
+    ("tiebeam-executor", &["tiebeam-proto", "tiebeam-core"]),
     ("tiebeam-jobs", &["tiebeam-proto", "tiebeam-core"]),
-    ("tiebeamd", &["tiebeam-proto", "tiebeam-core", "tiebeam-replica", "tiebeam-jobs"]),
+    (
+        "tiebeamd",
+        &["tiebeam-proto", "tiebeam-core", "tiebeam-replica", "tiebeam-executor", "tiebeam-jobs"],
+    ),
     ("tiebeam", &["tiebeam-proto"]),
     (
         "tiebeam-tests",
@@ -35,6 +39,7 @@ const IMPORTS: [(&str, &[&str]); 7] = [
             "tiebeam-proto",
             "tiebeam-core",
             "tiebeam-replica",
+            "tiebeam-executor",
             "tiebeam-jobs",
             "tiebeamd",
             "tiebeam",
@@ -47,7 +52,7 @@ const IMPORTS: [(&str, &[&str]); 7] = [
 const TEST_IMPORTS: [(&str, &[&str]); 1] = [("tiebeamd", &["tiebeam"])];
 
 /// Crates that do no I/O, and what would let them.
-const PURE: [&str; 3] = ["tiebeam-proto", "tiebeam-core", "tiebeam-replica"];
+const PURE: [&str; 4] = ["tiebeam-proto", "tiebeam-core", "tiebeam-replica", "tiebeam-executor"];
 const IMPURE: [&str; 14] = [
     "clap",
     "fs2",

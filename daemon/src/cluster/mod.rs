@@ -29,6 +29,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tiebeam_core::State;
 use tiebeam_core::commit::{Heard, Parted};
+use tiebeam_executor::commit::{self, Hearsay, Wait};
 use tiebeam_replica::Mark;
 use tokio::sync::watch;
 
@@ -145,8 +146,7 @@ impl Cluster {
 
     /// Whether this node leads and has applied the first entry of its term (ruling 34).
     pub fn is_master(&self) -> bool {
-        let role = *self.role.borrow();
-        role.leads && self.board.state().term == role.term
+        self.role.borrow().office().is_master(&self.board.state())
     }
 
     /// The leader, if it was heard within one election timeout (ruling 25). A learner and a node
@@ -227,19 +227,15 @@ impl Cluster {
         self.commits.raise(|| self.applied_by_all());
     }
 
+    /// What this master knows of the members in a term.
+    pub fn hearsay(&self, term: u64) -> impl Hearsay {
+        move |raft_id| self.heard(raft_id, term)
+    }
+
     /// The index that every awaited member which is online has applied.
     fn applied_by_all(&self) -> u64 {
         let term = self.role.borrow().term;
-        let state = self.board.state();
-        let others = state.members.values().filter(|m| m.raft_id != self.raft_id && !m.joining);
-        let heard = others.map(|member| self.heard(member.raft_id, term));
-        heard.filter(|heard| heard.online).map(|heard| heard.applied).min().unwrap_or(u64::MAX)
-    }
-
-    /// Who has applied the entry at `index` and who has not, as far as this master knows.
-    pub fn parted(&self, state: &State, index: u64) -> Parted {
-        let term = self.role.borrow().term;
-        state.awaited(self.own(), index, |raft_id| self.heard(raft_id, term))
+        commit::applied_by_all(&self.board.state(), self.own(), &self.hearsay(term))
     }
 
     /// Whether the change at `index` may be called committed now: every awaited member that is
@@ -251,23 +247,23 @@ impl Cluster {
     /// Waits until the change at `index`, applied here, is committed (ruling 6), at most
     /// `commit_wait_ms`. `None` if this node is not the master any more: it may not say so.
     pub async fn committed(&self, index: u64) -> Option<Parted> {
-        let term = self.role.borrow().term;
+        let begin = tokio::time::Instant::now();
+        let passed_us = || u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX);
         let state = self.board.state();
-        let wait_ms = tiebeam_core::settings::integer(&state.config, "jobs", "commit_wait_ms");
-        if self.applied_by_all() < index {
-            let until = tokio::time::Instant::now() + Duration::from_millis(wait_ms);
+        let wait = Wait::begin(&state, self.role.borrow().office(), index, 0);
+        let until = begin + Duration::from_micros(wait.until_us());
+        if !wait.is_over(self.applied_by_all(), 0) {
             let mut told = self.commits.wait(index);
-            while tokio::time::Instant::now() < until {
+            loop {
                 let look = (tokio::time::Instant::now() + LOOK_EVERY).min(until);
-                if tokio::time::timeout_at(look, &mut told).await.is_ok()
-                    || self.is_committed(index)
-                {
+                let woken = tokio::time::timeout_at(look, &mut told).await.is_ok();
+                if woken || wait.is_over(self.applied_by_all(), passed_us()) {
                     break;
                 }
             }
         }
-        let role = *self.role.borrow();
-        (role.leads && role.term == term).then(|| self.parted(&state, index))
+        let office = self.role.borrow().office();
+        wait.answer(&state, self.own(), office, &self.hearsay(office.term))
     }
 
     /// Sends this node's report to the master, unless it is the master or knows none.

@@ -1,17 +1,10 @@
 //! The command journal: what this node has started, ended and refused, one folder per command.
 //!
 //! Owns `<journal>/<job>/<key>/` and the file `journal` in it: checksummed JSON lines, appended
-//! under an exclusive lock and synced. The daemon and the shim are the only writers, and every
-//! decision is "lock, read, append": whichever of a shim that begins and a daemon that fences
-//! comes first, the other one sees it. It starts nothing and signals nothing.
-//!
-//! Order of lines in a life: `intent` (daemon, before the spawn) → `running` (shim, before it
-//! starts the program) → `spawned` → `ended` (shim). An `intent` without `running` means that the
-//! program did not run; `void` takes that intent back, `refused` forbids all later ones. `lost`
-//! is the daemon's finding that a shim went without an end.
+//! under an exclusive lock and synced. What the lines mean and what may follow from them is in
+//! [`tiebeam_executor::journal`]. It starts nothing and signals nothing.
 
-use super::{HostError, command::EndLine, process::ProcessMark};
-use serde::{Deserialize, Serialize};
+use super::{HostError, process::ProcessMark};
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
@@ -22,139 +15,10 @@ use std::{
 /// Bytes of a journal file that are read: a life has about ten lines, none longer than 8 KiB.
 const JOURNAL_BYTES_MAX: u64 = 1 << 20;
 
-/// One line of a command's journal.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "line", rename_all = "lowercase")]
-pub enum Line {
-    /// The daemon is about to start a shim.
-    Intent {
-        /// Names this attempt; only the shim that was given it may begin.
-        nonce: String,
-        /// The epoch of the master that asked.
-        epoch: u64,
-        /// The digest of the arguments, as in the intent entry of the log.
-        digest: String,
-        /// Wall clock, microseconds.
-        at_us: i64,
-    },
-    /// The shim lives and is about to start the program.
-    Running {
-        /// The attempt.
-        nonce: String,
-        /// The shim.
-        shim: ProcessMark,
-        /// The cgroup of the program's tree, if one could be made.
-        cgroup: Option<PathBuf>,
-        /// Wall clock, microseconds.
-        at_us: i64,
-    },
-    /// The program's process exists.
-    Spawned {
-        /// Its process id.
-        pid: i32,
-    },
-    /// The program and its tree have ended.
-    Ended(Box<EndLine>),
-    /// The attempt was taken back before the program ran.
-    Void {
-        /// The attempt.
-        nonce: String,
-        /// Why.
-        why: String,
-    },
-    /// The command was given up before it ran; it never will.
-    Refused {
-        /// The epoch of the master that asked.
-        epoch: u64,
-        /// Why.
-        why: String,
-        /// Wall clock, microseconds.
-        at_us: i64,
-    },
-    /// The shim is gone and left no end.
-    Lost {
-        /// What is known.
-        evidence: String,
-        /// Wall clock, microseconds.
-        at_us: i64,
-    },
-}
-
-/// What the lines of a journal say together.
-#[derive(Clone, Debug, Default)]
-pub struct Story {
-    /// The attempt that stands: nonce, epoch, digest.
-    pub intent: Option<(String, u64, String)>,
-    /// The shim, its cgroup and the time it began.
-    pub running: Option<(ProcessMark, Option<PathBuf>, i64)>,
-    /// The program's process.
-    pub program: Option<i32>,
-    /// How it ended.
-    pub ended: Option<Box<EndLine>>,
-    /// Why it was refused.
-    pub refused: Option<String>,
-    /// What is known of a shim that vanished.
-    pub lost: Option<String>,
-    /// Whole lines that fail their checksum: somebody else changed the file, or the disk did.
-    pub damaged: usize,
-}
-
-impl Story {
-    /// Reads a journal's bytes: the story and the length of the part that ends in whole lines.
-    /// A last line without its line feed was torn by a crash and counts as never written.
-    pub fn parse(bytes: &[u8]) -> (Story, u64) {
-        let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        let mut story = Story::default();
-        for line in bytes.get(..whole).unwrap_or_default().split(|byte| *byte == b'\n') {
-            match decode(line) {
-                _ if line.is_empty() => {}
-                Some(line) => story.take(line),
-                None => story.damaged += 1,
-            }
-        }
-        (story, whole as u64)
-    }
-
-    fn take(&mut self, line: Line) {
-        match line {
-            Line::Intent { nonce, epoch, digest, .. } => {
-                self.intent = Some((nonce, epoch, digest));
-            }
-            Line::Running { shim, cgroup, at_us, .. } => {
-                self.running = Some((shim, cgroup, at_us));
-            }
-            Line::Spawned { pid } => self.program = Some(pid),
-            Line::Ended(end) => self.ended = Some(end),
-            Line::Void { nonce, .. } => {
-                if self.running.is_none() && self.intent.as_ref().is_some_and(|i| i.0 == nonce) {
-                    self.intent = None;
-                }
-            }
-            Line::Refused { why, .. } => self.refused = Some(why),
-            Line::Lost { evidence, .. } => self.lost = Some(evidence),
-        }
-    }
-
-    /// Whether the attempt `nonce` stands and nothing of it has begun.
-    pub fn awaits(&self, nonce: &str) -> bool {
-        self.intent.as_ref().is_some_and(|intent| intent.0 == nonce)
-            && self.running.is_none()
-            && self.refused.is_none()
-            && self.damaged == 0
-    }
-}
-
-/// A line as bytes: CRC-32C in hex, a space, JSON, a line feed.
-fn encode(line: &Line) -> io::Result<Vec<u8>> {
-    let json = serde_json::to_string(line)?;
-    Ok(format!("{:08x} {json}\n", crc32c::crc32c(json.as_bytes())).into_bytes())
-}
-
-fn decode(line: &[u8]) -> Option<Line> {
-    let (sum, json) = std::str::from_utf8(line).ok()?.split_once(' ')?;
-    let sum = u32::from_str_radix(sum, 16).ok()?;
-    (sum == crc32c::crc32c(json.as_bytes())).then(|| serde_json::from_str(json).ok())?
-}
+/// A line of a journal of this node.
+pub type Line = tiebeam_executor::journal::Line<ProcessMark>;
+/// What the lines of a journal of this node say together.
+pub type Story = tiebeam_executor::journal::Story<ProcessMark>;
 
 /// The folder of one command.
 #[derive(Clone, Debug)]
@@ -279,7 +143,7 @@ impl Journal {
     }
 
     fn write(&mut self, line: &Line) -> io::Result<()> {
-        let bytes = encode(line)?;
+        let bytes = tiebeam_executor::journal::encode(line).map_err(io::Error::other)?;
         if self.file.metadata()?.len() != self.whole {
             self.file.set_len(self.whole)?;
         }
@@ -375,35 +239,6 @@ mod tests {
         }
         let place = Place::new(journal, "11.48213", "node-11.run_2").unwrap();
         assert_eq!(place.folder, Path::new("/j/11.48213/node-11.run_2"));
-    }
-
-    #[test]
-    fn a_torn_last_line_was_never_written_and_a_changed_one_is_damage() {
-        let mut bytes = encode(&intent("a")).unwrap();
-        let whole = bytes.len();
-        for cut in 0..whole {
-            let (story, length) = Story::parse(&bytes[..cut]);
-            assert_eq!((story.intent, story.damaged, length), (None, 0, 0), "{cut}");
-        }
-        assert!(Story::parse(&bytes).0.awaits("a"));
-        bytes[whole - 4] ^= 1;
-        let (story, _) = Story::parse(&bytes);
-        assert_eq!(story.damaged, 1);
-        assert!(!story.awaits("a"));
-    }
-
-    #[test]
-    fn only_the_attempt_that_stands_may_begin() {
-        let mut story = Story::default();
-        story.take(intent("a"));
-        story.take(Line::Void { nonce: "other".into(), why: String::new() });
-        assert!(story.awaits("a"));
-        story.take(Line::Void { nonce: "a".into(), why: String::new() });
-        assert!(!story.awaits("a"));
-        story.take(intent("b"));
-        assert!(story.awaits("b") && !story.awaits("a"));
-        story.take(Line::Refused { epoch: 4, why: "cancelled".into(), at_us: 2 });
-        assert!(!story.awaits("b"));
     }
 
     #[test]

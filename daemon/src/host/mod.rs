@@ -346,7 +346,7 @@ impl Inner {
 
 fn stop(place: &Place) -> Result<(), HostError> {
     let story = place.read()?;
-    if story.intent.is_none() || story.ended.is_some() || story.refused.is_some() {
+    if !story.may_stop() {
         return Ok(());
     }
     // First the file, then the look at the journal: a shim that begins does it the other way
@@ -370,9 +370,7 @@ fn fence(inner: &Inner, place: &Place, epoch: u64, why: String) -> Result<Fence,
     place.create()?;
     {
         let mut journal = Journal::lock(place)?;
-        let story = &journal.story;
-        let may_have_run = story.running.is_some() || story.ended.is_some() || story.damaged > 0;
-        if !may_have_run && story.refused.is_none() {
+        if journal.story.may_refuse() {
             journal.append(Line::Refused { epoch, why, at_us: shim::wall_us() })?;
         }
     }

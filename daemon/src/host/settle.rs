@@ -9,6 +9,7 @@ use super::{
     capture::{EXCERPT_BYTES, excerpt},
     command::EndLine,
     journal::{Journal, Line, Place, Story, sync_folder},
+    process::ProcessMark,
     shim::wall_us,
     tree::Tree,
 };
@@ -16,6 +17,7 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
 };
+use tiebeam_executor::journal::Standing;
 
 /// Outputs up to this size stay in the command's folder: the record has them whole.
 const BLOB_BYTES_MIN: u64 = 2 * EXCERPT_BYTES as u64;
@@ -23,41 +25,30 @@ const BLOB_BYTES_MIN: u64 = 2 * EXCERPT_BYTES as u64;
 /// Where a command is. Writes `lost` if its shim vanished.
 pub(super) fn state(inner: &Inner, place: &Place) -> Result<CommandState, HostError> {
     let story = place.read()?;
-    if let Some(known) = known(inner, place, &story)? {
-        return Ok(known);
-    }
-    let Some((shim, ..)) = &story.running else {
-        return Ok(match story.intent {
-            Some(_) => CommandState::Starting,
-            None => CommandState::NotStarted,
-        });
-    };
-    if shim.runs() {
-        return Ok(CommandState::Running);
+    if let Some(state) = settled(inner, place, &story)? {
+        return Ok(state);
     }
     // The shim is gone. What it wrote before it went is there now: look again, under the lock.
     let mut journal = Journal::lock(place)?;
-    if let Some(known) = known(inner, place, &journal.story)? {
-        return Ok(known);
+    if let Some(state) = settled(inner, place, &journal.story)? {
+        return Ok(state);
     }
     let evidence = bury(&journal.story);
     journal.append(Line::Lost { evidence: evidence.clone(), at_us: wall_us() })?;
     Ok(CommandState::Unknown { evidence })
 }
 
-/// The state that the story alone tells.
-fn known(inner: &Inner, place: &Place, story: &Story) -> Result<Option<CommandState>, HostError> {
-    if let Some(end) = &story.ended {
-        return report(inner, place, story, end).map(|end| Some(CommandState::Ended(end.into())));
-    }
-    if let Some(evidence) = &story.lost {
-        return Ok(Some(CommandState::Unknown { evidence: evidence.clone() }));
-    }
-    if story.damaged > 0 {
-        let evidence = format!("{} lines of its journal are damaged", story.damaged);
-        return Ok(Some(CommandState::Unknown { evidence }));
-    }
-    Ok(story.refused.clone().map(|why| CommandState::Refused { why }))
+/// Where a command is; `None` if its shim vanished and the journal does not say so yet.
+fn settled(inner: &Inner, place: &Place, story: &Story) -> Result<Option<CommandState>, HostError> {
+    Ok(Some(match story.standing(ProcessMark::runs) {
+        Standing::Vanished => return Ok(None),
+        Standing::NotStarted => CommandState::NotStarted,
+        Standing::Starting => CommandState::Starting,
+        Standing::Running => CommandState::Running,
+        Standing::Ended(end) => CommandState::Ended(report(inner, place, story, end)?.into()),
+        Standing::Unknown(evidence) => CommandState::Unknown { evidence },
+        Standing::Refused(why) => CommandState::Refused { why: why.to_owned() },
+    }))
 }
 
 /// Kills what a vanished shim left and says what is known.
@@ -103,17 +94,13 @@ pub(super) fn doubt(place: &Place, evidence: String) -> Result<CommandEnd, HostE
     })
 }
 
-/// Voids an attempt that no shim has taken over. Only a daemon that has just started may do this:
-/// the shim it is about was another daemon's, and finds the void if it still comes.
+/// Voids an attempt that no shim has taken over. Only a daemon that has just started may do this.
 pub(super) fn void_orphan(place: &Place) -> Result<(), HostError> {
-    let orphan = |story: &Story| {
-        story.intent.as_ref().map(|intent| intent.0.clone()).filter(|nonce| story.awaits(nonce))
-    };
-    if orphan(&place.read()?).is_none() {
+    if place.read()?.orphan().is_none() {
         return Ok(());
     }
     let mut journal = Journal::lock(place)?;
-    match orphan(&journal.story) {
+    match journal.story.orphan().map(str::to_owned) {
         Some(nonce) => {
             let why = "the daemon ended before the shim began".to_owned();
             journal.append(Line::Void { nonce, why })

@@ -33,6 +33,7 @@ use std::{
     process::{Command, ExitCode, Stdio},
     time::{Duration, Instant, SystemTime},
 };
+use tiebeam_executor::faults::Sound;
 use zeroize::Zeroizing;
 
 /// The daemon's first argument that makes a process a shim.
@@ -406,7 +407,7 @@ fn cgroup_name(place: &Place, nonce: &str) -> String {
 /// Writes `running`, unless the attempt was voided or the command refused meanwhile.
 fn take_over(place: &Place, nonce: &str, tree: &Tree) -> Result<(), String> {
     let mut journal = Journal::lock(place).map_err(|error| error.chain())?;
-    if !journal.story.awaits(nonce) {
+    if !journal.story.may_begin(nonce, &Sound) {
         return Err("the attempt was taken back".to_owned());
     }
     let shim = ProcessMark::of_self().map_err(at("this process's start"))?;

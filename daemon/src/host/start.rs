@@ -22,6 +22,8 @@ use std::{
     process::{Child, Command, Stdio},
     sync::{Arc, atomic::Ordering},
 };
+use tiebeam_executor::faults::Sound;
+use tiebeam_executor::journal::{Admission, GivenBack};
 
 /// Bytes of a shim's last words.
 const WORDS_BYTES_MAX: u64 = 4096;
@@ -61,20 +63,16 @@ fn write_intent(
     place.create()?;
     let (job, key) = (command.job.clone(), command.key.clone());
     let mut journal = Journal::lock(place)?;
-    if let Some((_, _, digest)) = &journal.story.intent
-        && *digest != command.digest
-    {
-        return Err(HostError::OtherArguments { job, key });
-    }
-    if journal.story.intent.is_none()
-        && journal.story.refused.is_none()
-        && journal.story.damaged == 0
-    {
-        let nonce = uuid::Uuid::now_v7().simple().to_string();
-        let (epoch, digest) = (command.epoch, command.digest.clone());
-        let at_us = wall_us();
-        journal.append(Line::Intent { nonce: nonce.clone(), epoch, digest, at_us })?;
-        return Ok(Some(nonce));
+    match journal.story.admit(&command.digest, &Sound) {
+        Admission::OtherArguments => return Err(HostError::OtherArguments { job, key }),
+        Admission::Begin => {
+            let nonce = uuid::Uuid::now_v7().simple().to_string();
+            let (epoch, digest) = (command.epoch, command.digest.clone());
+            let at_us = wall_us();
+            journal.append(Line::Intent { nonce: nonce.clone(), epoch, digest, at_us })?;
+            return Ok(Some(nonce));
+        }
+        Admission::Known => {}
     }
     drop(journal);
     match settle::state(inner, place)? {
@@ -158,13 +156,13 @@ fn give_back(
 ) -> Result<(), HostError> {
     let (job, key) = (command.job.clone(), command.key.clone());
     let mut journal = Journal::lock(place)?;
-    if journal.story.awaits(nonce) {
-        journal.append(Line::Void { nonce: nonce.to_owned(), why: error.chain() })?;
-        return Err(error);
-    }
-    match (&journal.story.running, &journal.story.refused) {
-        (Some(_), _) => Ok(()),
-        (None, Some(why)) => Err(HostError::Refused { job, key, why: why.clone() }),
-        (None, None) => Err(error),
+    match journal.story.give_back(nonce) {
+        GivenBack::Void => {
+            journal.append(Line::Void { nonce: nonce.to_owned(), why: error.chain() })?;
+            Err(error)
+        }
+        GivenBack::Begun => Ok(()),
+        GivenBack::Refused(why) => Err(HostError::Refused { job, key, why: why.to_owned() }),
+        GivenBack::Gone => Err(error),
     }
 }

@@ -140,7 +140,7 @@ async fn job_exec(engine: Arc<Engine>, call: Call, a: Arguments) -> Result<Value
 
 /// The log index of a change that has no committed stamp yet.
 fn change_index(engine: &Engine, id: &str) -> Option<u64> {
-    engine.board.state().live_job(id).filter(|job| job.has_ended())?.change_index
+    tiebeam_executor::commit::change_index(&engine.board.state(), id)
 }
 
 /// The result of a job that has ended, once its change is committed (ruling 6). A master that is

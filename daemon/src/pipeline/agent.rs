@@ -1,27 +1,20 @@
-//! The node's agent: runs the commands that State says are this node's (ruling 9).
-//!
-//! It looks at State as this node has applied it, once that has caught up with what was committed
-//! at the start; starts what is open and unknown here, attaches to what runs, and reports each end.
-//! Which master asked does not matter to it.
+//! The node's agent: drives [`tiebeam_executor::agent`] with this node's host, keys and channel to
+//! the master. It decides nothing itself.
 
 use crate::cluster::remote;
 use crate::engine::Engine;
-use crate::host::{
-    Authority, CommandEnd, CommandResult, CommandSpec, CommandStart, CommandState, HostError,
-};
+use crate::host::{Authority, CommandSpec, CommandStart, Fence, HostError};
 use crate::keys::KeyError;
-use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tiebeam_core::job::Command;
-use tiebeam_core::proposal::{Body, CommandEnded};
+use tiebeam_core::proposal::Body;
+use tiebeam_executor::agent::{Agent, Do, Saw, Tending};
+use tiebeam_executor::faults::Sound;
+use tiebeam_executor::run;
 use tiebeam_jobs::CommandWish;
-use tiebeam_proto::record::CommandRecord;
-use tiebeam_proto::time::Time;
 
-/// How long a report waits before it is tried again while there is no master.
-const REPORT_AGAIN: Duration = Duration::from_millis(500);
 /// Pause between two looks whether this node has caught up.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// Longest wait for the cluster key that a command is sealed with.
@@ -29,123 +22,93 @@ const KEY_WAIT: Duration = Duration::from_secs(10);
 /// How often the journal is swept.
 const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 
-/// Commands that this process looks after, by job and key.
-type Tended = Arc<Mutex<BTreeSet<(u64, String)>>>;
+/// The agent, shared with the tasks that tend commands.
+type Shared = Arc<Mutex<Agent>>;
+
+fn lock(agent: &Shared) -> MutexGuard<'_, Agent> {
+    agent.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Tends this node's commands until the node stops.
 pub async fn tend(engine: Arc<Engine>) {
-    // A State of the past has commands open that were given up while this node was away.
-    while !engine.cluster.is_caught_up() {
-        tokio::select! {
-            () = tokio::time::sleep(LOOK_AGAIN) => {}
-            () = engine.stop.cancelled() => return,
-        }
-    }
-    let tended = Tended::default();
+    let agent = Arc::new(Mutex::new(Agent::new(engine.identity.node_id, Sound)));
     let mut due = engine.board.due();
     loop {
-        look(&engine, &tended);
+        let caught_up = engine.cluster.is_caught_up();
+        let term = engine.role.borrow().term;
+        for tending in lock(&agent).look(&engine.board.state(), caught_up, term) {
+            tokio::spawn(tend_one(engine.clone(), agent.clone(), tending));
+        }
         tokio::select! {
             _ = due.changed() => {}
+            // Nobody tells that this node has caught up.
+            () = tokio::time::sleep(LOOK_AGAIN), if !caught_up => {}
             () = engine.stop.cancelled() => return,
         }
     }
 }
 
-fn look(engine: &Arc<Engine>, tended: &Tended) {
-    let state = engine.board.state();
-    let own = engine.identity.node_id;
-    for sequence in &state.running {
-        let Some(job) = state.jobs.get(sequence) else { continue };
-        for command in job.open_commands().filter(|command| command.node == own) {
-            let key = (*sequence, command.key.clone());
-            if take(tended, &key) {
-                let (engine, tended) = (engine.clone(), tended.clone());
-                let (id, command) = (job.record.job.clone(), command.clone());
-                tokio::spawn(async move {
-                    tend_one(&engine, key.0, &id, &command).await;
-                    tended.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
-                });
-            }
-        }
-    }
-    for (sequence, doubt) in state.doubts.iter().filter(|(_, doubt)| !doubt.gone.contains(&own)) {
-        for (name, _) in doubt.commands.iter().filter(|(_, node)| *node == own) {
-            let key = (*sequence, name.clone());
-            if take(tended, &key) {
-                let (engine, id) = (engine.clone(), doubt.job.clone());
-                // It stays among the tended: what cannot be known now will not be known later.
-                tokio::spawn(async move { tend_doubt(&engine, key.0, &id, &key.1).await });
-            }
-        }
-    }
-}
-
-/// Whether nobody looked after the command until now.
-fn take(tended: &Tended, key: &(u64, String)) -> bool {
-    tended.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone())
-}
-
-async fn tend_one(engine: &Arc<Engine>, sequence: u64, id: &str, command: &Command) {
-    let end = tokio::select! {
-        end = run(engine, id, command) => end,
-        () = asked_to_stop(engine, sequence) => stop(engine, id, &command.key, command.epoch).await,
-    };
-    report(engine, sequence, &command.key, &end).await;
-}
-
-/// A command whose job has ended without knowing of it (ruling 11): it is stopped, and its end
-/// lets go of the job's locks.
-async fn tend_doubt(engine: &Arc<Engine>, sequence: u64, id: &str, key: &str) {
-    let epoch = engine.role.borrow().term;
-    let end = stop(engine, id, key, epoch).await;
-    report(engine, sequence, key, &end).await;
-}
-
-/// Tells the cluster how the command ended, as often as it takes.
-async fn report(engine: &Engine, sequence: u64, key: &str, end: &CommandEnd) {
-    let record = record_of(engine, key, end);
+async fn tend_one(engine: Arc<Engine>, agent: Shared, mut tending: Tending) {
     loop {
-        let in_doubt = engine.board.state().doubts.contains_key(&sequence);
-        if in_doubt && end.result == CommandResult::Indeterminate {
-            // Only an end that is known ends a doubt.
-            return;
+        let next = tending.next(&engine.board.state());
+        if next == Do::Leave {
+            break;
         }
-        let ended = CommandEnded { job: sequence, key: key.to_owned(), record: record.clone() };
-        if remote::propose(engine, Body::CommandEnded(Box::new(ended))).await {
-            return;
+        let saw = tokio::select! {
+            saw = carry_out(&engine, &tending, next) => Some(saw),
+            () = asked_to_stop(&engine, tending.name().0), if tending.is_under_way() => None,
+            () = engine.stop.cancelled(), if tending.is_reporting() => return,
+        };
+        match saw {
+            Some(saw) => tending.saw(saw),
+            None => tending.stop(),
         }
-        tokio::select! {
-            () = tokio::time::sleep(REPORT_AGAIN) => {}
-            () = engine.stop.cancelled() => return,
+    }
+    lock(&agent).left(&tending);
+}
+
+/// Does one step for a command and tells what came of it.
+async fn carry_out(engine: &Engine, tending: &Tending, next: Do) -> Saw {
+    let (id, (_, key)) = (tending.id(), tending.name());
+    let failed = |error: HostError| Saw::Failed(error.chain());
+    let warned = |what: &str, error: HostError| {
+        tracing::warn!(job = id, key, error = %error.chain(), "cannot {what}");
+        Saw::Failed(error.chain())
+    };
+    match next {
+        Do::Ask => engine.host.status(id, key).await.map_or_else(failed, Saw::Where),
+        Do::Start => match tending.command() {
+            Some(command) => start(engine, id, command).await,
+            None => Saw::Sealed,
+        },
+        Do::Wait => {
+            let end = engine.host.wait(id, key).await;
+            end.map_or_else(failed, |end| Saw::Ended(Box::new(end)))
         }
+        Do::Fence(why) => {
+            let fenced = engine.host.fence(id, key, tending.epoch(), &why).await;
+            let never = |fence| Saw::Fenced(fence == Fence::Refused);
+            fenced.map_or_else(|error| warned("fence", error), never)
+        }
+        Do::Stop => {
+            let stopped = engine.host.stop(id, key).await;
+            stopped.map_or_else(|error| warned("stop", error), |()| Saw::Done)
+        }
+        Do::Report(ended) => Saw::Told(remote::propose(engine, Body::CommandEnded(ended)).await),
+        Do::Rest(us) => {
+            tokio::time::sleep(Duration::from_micros(us)).await;
+            Saw::Done
+        }
+        Do::Leave => Saw::Done,
     }
 }
 
-/// Starts the command, or attaches to it, and waits for its end.
-async fn run(engine: &Arc<Engine>, id: &str, command: &Command) -> CommandEnd {
-    match engine.host.status(id, &command.key).await {
-        Ok(CommandState::NotStarted) => {
-            wait_for_key(engine, command).await;
-            let Some(start) = start_of(engine, id, command) else {
-                let why = "the command cannot be opened with this node's keys".to_owned();
-                return CommandEnd::without_run(CommandResult::Refused, why);
-            };
-            match engine.host.start(start).await {
-                Ok(()) | Err(HostError::Unknown { .. }) => {}
-                Err(error) => {
-                    return CommandEnd::without_run(CommandResult::Failed, error.chain());
-                }
-            }
-        }
-        Ok(_) => {}
-        Err(error) => {
-            return CommandEnd::without_run(CommandResult::Indeterminate, error.chain());
-        }
-    }
-    match engine.host.wait(id, &command.key).await {
-        Ok(end) => end,
-        Err(error) => CommandEnd::without_run(CommandResult::Indeterminate, error.chain()),
+async fn start(engine: &Engine, id: &str, command: &Command) -> Saw {
+    wait_for_key(engine, command).await;
+    let Some(start) = start_of(engine, id, command) else { return Saw::Sealed };
+    match engine.host.start(start).await {
+        Ok(()) | Err(HostError::Unknown { .. }) => Saw::Started,
+        Err(error) => Saw::Unrun(error.chain()),
     }
 }
 
@@ -186,51 +149,20 @@ fn start_of(engine: &Engine, id: &str, command: &Command) -> Option<CommandStart
     })
 }
 
-/// Resolves when the job of a command is cancelled, or past its deadline.
-pub(super) async fn asked_to_stop(engine: &Arc<Engine>, sequence: u64) {
+/// Resolves when what a job has begun is to be stopped.
+pub(super) async fn asked_to_stop(engine: &Engine, sequence: u64) {
     let mut due = engine.board.due();
     loop {
-        let state = engine.board.state();
-        let Some(job) = state.jobs.get(&sequence) else { return };
-        if job.cancel.is_some() {
+        let (state, clock_us) = (engine.board.state(), engine.board.clock_us());
+        if run::is_to_stop(&state, sequence, clock_us) {
             return;
         }
-        let left = job.deadline_us.saturating_sub(engine.board.clock_us());
+        let deadline_us = state.jobs.get(&sequence).map_or(0, |job| job.deadline_us);
+        let left = Duration::from_micros(deadline_us.saturating_sub(clock_us));
         tokio::select! {
             _ = due.changed() => {}
-            () = tokio::time::sleep(Duration::from_micros(left)) => return,
+            () = tokio::time::sleep(left) => {}
         }
-    }
-}
-
-async fn stop(engine: &Engine, id: &str, key: &str, epoch: u64) -> CommandEnd {
-    if let Err(error) = engine.host.fence(id, key, epoch, "the job was stopped").await {
-        tracing::warn!(job = id, key, error = %error.chain(), "cannot fence");
-    }
-    if let Err(error) = engine.host.stop(id, key).await {
-        tracing::warn!(job = id, key, error = %error.chain(), "cannot stop");
-    }
-    match engine.host.wait(id, key).await {
-        Ok(end) => end,
-        Err(error) => CommandEnd::without_run(CommandResult::Indeterminate, error.chain()),
-    }
-}
-
-fn record_of(engine: &Engine, key: &str, end: &CommandEnd) -> CommandRecord {
-    let time = |us: i64| (us != 0).then_some(Time(us));
-    CommandRecord {
-        name: key.to_owned(),
-        node: engine.identity.node_id,
-        started: time(end.started_us),
-        ended: time(end.ended_us),
-        result: end.result.name().to_owned(),
-        output: end.output.clone(),
-        output_bytes: end.output_bytes,
-        output_sha256: end.output_sha256.clone(),
-        truncated: end.truncated,
-        status: end.status.or(end.signal.map(|signal| -signal)),
-        clock_offset_us: None,
-        evidence: end.evidence.clone(),
     }
 }
 

@@ -1,14 +1,15 @@
-//! Locks of plans that are on their way into the log: the third part of the master's lock table,
-//! beside what running and waiting jobs hold in State (ruling 8).
+//! The table of locks in flight ([`tiebeam_executor::submit::Flight`]), shared by the calls of this
+//! node; a call's locks are given back however it ends.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tiebeam_core::State;
-use tiebeam_core::lock::{Lock, LockSet};
+use tiebeam_core::lock::Lock;
+use tiebeam_executor::submit::{self, Admitted};
 
 /// The table.
 #[derive(Clone, Default)]
 pub struct Flight {
-    locks: Arc<Mutex<LockSet>>,
+    table: Arc<Mutex<submit::Flight>>,
 }
 
 /// Locks in flight; given back when this is dropped.
@@ -18,21 +19,14 @@ pub struct Reserved {
 }
 
 impl Flight {
-    fn table(&self) -> MutexGuard<'_, LockSet> {
-        self.locks.lock().unwrap_or_else(PoisonError::into_inner)
+    fn table(&self) -> MutexGuard<'_, submit::Flight> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reserves `locks`, unless somebody holds, awaits or carries one that conflicts.
-    pub fn reserve(&self, state: &State, locks: &[Lock]) -> Option<Reserved> {
-        if state.has_conflict(locks) {
-            return None;
-        }
-        let mut table = self.table();
-        if table.conflicts(locks) {
-            return None;
-        }
-        table.take(locks);
-        Some(Reserved { flight: self.clone(), locks: locks.to_vec() })
+    /// Reserves the locks of a job that may be done in one entry.
+    pub fn reserve(&self, state: &State, admitted: &Admitted) -> Option<Reserved> {
+        let goes = admitted.goes_once(state, &mut self.table());
+        goes.then(|| Reserved { flight: self.clone(), locks: admitted.locks.clone() })
     }
 }
 

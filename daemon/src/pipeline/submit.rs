@@ -2,46 +2,30 @@
 //!
 //! Checks are in this order: is there such a job, are kwargs and parameters well formed, may the
 //! caller, was the call made before, is there room. Then the one-entry path (ruling 8) where it
-//! can be taken, the long path where not. Everything from here on runs in a task of its own: a
-//! client that goes away stops nothing.
+//! can be taken, the long path where not; what is decided on the way is in
+//! [`tiebeam_executor::submit`]. Everything from here on runs in a task of its own: a client that
+//! goes away stops nothing.
 
 use super::execute::{self, WorldFacts};
 use crate::engine::Engine;
 use crate::front::seam::{Call, Source};
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 use std::sync::Arc;
-use tiebeam_core::admit::{self, Kwargs};
-use tiebeam_core::declaration::{Params, Secrecy, Way};
-use tiebeam_core::effect::Answer;
-use tiebeam_core::lock::Lock;
-use tiebeam_core::proposal::{Body, Needs, Plan, RequestKey, RunOnce, Submission};
-use tiebeam_core::requests::Lookup;
-use tiebeam_core::{State, settings};
+use tiebeam_core::State;
+use tiebeam_core::admit::Kwargs;
+use tiebeam_core::declaration::{Params, Way};
+use tiebeam_core::proposal::{Body, Submission};
+use tiebeam_executor::faults::Sound;
+pub use tiebeam_executor::submit::Started;
+use tiebeam_executor::submit::{self, Again, Answered, Attempts, Caller, Declined};
 use tiebeam_jobs::Job;
-use tiebeam_proto::limits::REPLANS_MAX;
-use tiebeam_proto::record::{JobRecord, Mode, RequestFacts, Stages};
-use tiebeam_proto::{ErrorCode, Kind, Outcome, RpcError, canonical, time::Time};
+use tiebeam_proto::record::{JobRecord, RequestFacts};
+use tiebeam_proto::{ErrorCode, Kind, RpcError, canonical};
 
-/// A job that has an id.
-#[derive(Clone, Debug)]
-pub struct Started {
-    /// The id.
-    pub id: String,
-    /// Its record, if it has ended already.
-    pub record: Option<Arc<JobRecord>>,
-}
-
-/// A call that passed its checks.
+/// A call that passed its checks, and the job that it is for.
 struct Admitted {
     job: &'static Job,
-    params: Params,
-    kwargs: Kwargs,
-    user: String,
-    request: RequestFacts,
-    nonce: String,
-    submitted: Time,
-    needs: Needs,
-    locks: Vec<Lock>,
+    call: submit::Admitted,
 }
 
 /// The job of this name at the cluster's feature level, or the error that there is none.
@@ -99,9 +83,7 @@ pub async fn start_part(
 
 async fn start_admitted(engine: &Arc<Engine>, admitted: Admitted) -> Result<Started, RpcError> {
     let state = engine.board.state();
-    if let Some(key) = request_key(&admitted)
-        && let Lookup::Same(id) = state.requests.look_up(&admitted.user, &key)
-    {
+    if let Some(id) = admitted.call.made_before(&state) {
         return Ok(Started { id, record: None });
     }
     check_room(engine, admitted.job.declaration.kind)?;
@@ -127,15 +109,15 @@ pub async fn volatile(
             .field("volatile"));
     }
     let state = engine.confirmed_state().await.map_err(|error| error.to_rpc(true))?;
-    let facts = WorldFacts { nonce: admitted.nonce.clone(), live: None };
-    let plan =
-        execute::once(engine, job, &admitted.user, &admitted.params, state, facts, false).await;
+    let submit::Admitted { user, params, nonce, .. } = admitted.call;
+    let facts = WorldFacts { nonce, live: None };
+    let plan = execute::once(engine, job, &user, &params, state, facts, false).await;
     let id = engine.volatile.next_id();
     let mut result =
         tiebeam_proto::ResultObject::finished(&id, plan.outcome, plan.error.as_deref());
     result.result_output = plan.output;
     result.result_warnings = plan.warnings;
-    engine.volatile.keep(&admitted.user, result.clone());
+    engine.volatile.keep(&user, result.clone());
     engine.metrics.volatile_reads.inc();
     Ok(result)
 }
@@ -163,21 +145,20 @@ fn admit(
 ) -> Result<Admitted, RpcError> {
     let declaration = &job.declaration;
     let user = asker.user.clone();
-    admit::check_kwargs(declaration, &kwargs)?;
-    let params = admit::check_params(declaration, &kwargs.params)?;
-    let state = engine.board.state();
-    let needs = tiebeam_jobs::needs(declaration, &params);
-    if let Err(denied) = state.may(&user, &needs) {
-        engine.auth.note_denied(&user, &asker.source, declaration.name);
-        return Err(RpcError::new(ErrorCode::Forbidden, denied.to_string())
-            .hint("right_check tells who may"));
-    }
-    let request = RequestFacts { request_id: kwargs.request_id.clone(), ..asker.facts.clone() };
     let nonce = engine.keys.cluster.fresh_nonce();
     let nonce = nonce.map_err(|error| internal("make a nonce", &error))?;
-    let submitted = engine.proposer.wall();
-    let locks = (declaration.locks)(&params);
-    Ok(Admitted { job, params, kwargs, user, request, nonce, submitted, needs, locks })
+    let (request, submitted) = (asker.facts.clone(), engine.proposer.wall());
+    let caller = Caller { user: user.clone(), request, nonce, submitted };
+    let state = engine.board.state();
+    let checked = submit::admit(&state, declaration, caller, kwargs, (tiebeam_jobs::needs, Sound));
+    match checked {
+        Ok(call) => Ok(Admitted { job, call }),
+        Err(Declined::Malformed(error)) => Err(error),
+        Err(Declined::Denied(why)) => {
+            engine.auth.note_denied(&user, &asker.source, declaration.name);
+            Err(RpcError::new(ErrorCode::Forbidden, why).hint("right_check tells who may"))
+        }
+    }
 }
 
 /// A source as audit records show it.
@@ -205,38 +186,23 @@ fn check_room(engine: &Engine, kind: Kind) -> Result<(), RpcError> {
         .hint("make room, or lower disk.free_bytes_min; reads go on"))
 }
 
-/// The idempotency key and what it is used for: job name and parameters, hashed together.
-fn request_key(admitted: &Admitted) -> Option<RequestKey> {
-    let key = admitted.kwargs.request_id.clone()?;
-    let used_for = json!([
-        admitted.job.declaration.name,
-        Value::Object(admitted.params.clone()),
-        admitted.kwargs.dry_run,
-    ]);
-    let digest = canonical::hex(&canonical::digest(&used_for)[..16]);
-    Some(RequestKey { key, digest })
-}
-
 async fn run(engine: &Arc<Engine>, admitted: Admitted) -> Result<Started, RpcError> {
     let state = engine.board.state();
-    if admitted.job.declaration.way == Way::Once
-        && let Some(reserved) = engine.flight.reserve(&state, &admitted.locks)
-    {
-        let started = one_entry(engine, &admitted, state).await;
-        drop(reserved);
-        return started;
+    match engine.flight.reserve(&state, &admitted.call) {
+        Some(_reserved) => one_entry(engine, &admitted, state).await,
+        None => queue(engine, &admitted.call, &state).await,
     }
-    queue(engine, &admitted, &state).await
 }
 
 /// The long path: the job waits in State for its locks.
 async fn queue(
     engine: &Arc<Engine>,
-    admitted: &Admitted,
+    call: &submit::Admitted,
     state: &State,
 ) -> Result<Started, RpcError> {
-    let submission = submission(engine, admitted, state, true)?;
-    propose(engine, admitted, Body::Submit(Box::new(submission)))
+    let inputs = sealed_inputs(engine, &call.params)?;
+    let submission = submission(engine, call, state, Some(inputs))?;
+    propose(engine, call, Body::Submit(Box::new(submission)))
         .await?
         .map_or_else(|| Err(RpcError::new(ErrorCode::Internal, "a submission is never stale")), Ok)
 }
@@ -246,132 +212,62 @@ async fn queue(
 async fn one_entry(
     engine: &Arc<Engine>,
     admitted: &Admitted,
-    state: Arc<State>,
+    mut state: Arc<State>,
 ) -> Result<Started, RpcError> {
-    let mut state = state;
-    for _ in 0..REPLANS_MAX {
+    let Admitted { job, call } = admitted;
+    let mut attempts = Attempts::default();
+    loop {
         let scheduled = engine.proposer.wall();
-        let facts = WorldFacts { nonce: admitted.nonce.clone(), live: None };
-        let (job, user, params) = (admitted.job, &admitted.user, &admitted.params);
-        let dry_run = admitted.kwargs.dry_run;
-        let plan = execute::once(engine, job, user, params, state.clone(), facts, dry_run).await;
-        let body = run_once(engine, admitted, &state, plan, scheduled)?;
-        if let Some(started) = propose(engine, admitted, body).await? {
+        let plan = match attempts.conflict(state.revision) {
+            Some(ended) => ended,
+            None => {
+                let facts = WorldFacts { nonce: call.nonce.clone(), live: None };
+                let (view, dry_run) = (state.clone(), call.kwargs.dry_run);
+                execute::once(engine, job, &call.user, &call.params, view, facts, dry_run).await
+            }
+        };
+        let submission = submission(engine, call, &state, None)?;
+        let entry = call.run_once(submission, plan, (scheduled, engine.proposer.wall()));
+        if let Some(started) = propose(engine, call, Body::RunOnce(Box::new(entry))).await? {
             return Ok(started);
         }
         state = engine.board.state();
-        if state.has_conflict(&admitted.locks) {
-            return queue(engine, admitted, &state).await;
-        }
-        engine.metrics.replans.inc();
+        match attempts.stale(&state, &call.locks) {
+            Again::Queue => return queue(engine, call, &state).await,
+            Again::Plan => engine.metrics.replans.inc(),
+        };
     }
-    let why = format!("what the job looked at changed {REPLANS_MAX} times while it was planned");
-    let plan = Plan::ended(state.revision, Outcome::Conflict, why);
-    let body = run_once(engine, admitted, &state, plan, engine.proposer.wall())?;
-    match propose(engine, admitted, body).await? {
-        Some(started) => Ok(started),
-        None => queue(engine, admitted, &engine.board.state()).await,
-    }
-}
-
-fn run_once(
-    engine: &Engine,
-    admitted: &Admitted,
-    state: &State,
-    plan: Plan,
-    scheduled: Time,
-) -> Result<Body, RpcError> {
-    let times = Stages {
-        submitted: Some(admitted.submitted),
-        scheduled: Some(scheduled),
-        executed: Some(scheduled),
-        finished: Some(engine.proposer.wall()),
-        committed: None,
-    };
-    let submission = submission(engine, admitted, state, false)?;
-    Ok(Body::RunOnce(Box::new(RunOnce { submission, plan, times })))
 }
 
 /// Proposes; `None` if the plan was stale.
 async fn propose(
     engine: &Engine,
-    admitted: &Admitted,
+    call: &submit::Admitted,
     body: Body,
 ) -> Result<Option<Started>, RpcError> {
-    let has_key = admitted.kwargs.request_id.is_some();
-    let with_key =
-        |error: RpcError| RpcError { request_id: admitted.kwargs.request_id.clone(), ..error };
+    let key = &call.kwargs.request_id;
+    let with_key = |error: RpcError| RpcError { request_id: key.clone(), ..error };
     let answer = engine.proposer.propose(body).await;
-    match answer.map_err(|error| with_key(error.to_rpc(has_key)))? {
-        Answer::Job { id, record } => Ok(Some(Started { id, record })),
-        Answer::Existing { id } => Ok(Some(Started { id, record: None })),
-        Answer::Stale => Ok(None),
-        Answer::Refused(error) => Err(with_key(error)),
-        Answer::Done | Answer::Cancel(_) => {
-            Err(RpcError::new(ErrorCode::Internal, "the log gave an answer that does not fit"))
-        }
+    let answer = answer.map_err(|error| with_key(error.to_rpc(key.is_some())))?;
+    match submit::answered(answer) {
+        Answered::Started(started) => Ok(Some(started)),
+        Answered::Stale => Ok(None),
+        Answered::Refused(error) => Err(with_key(error)),
     }
 }
 
 fn submission(
     engine: &Engine,
-    admitted: &Admitted,
+    call: &submit::Admitted,
     state: &State,
-    long: bool,
+    inputs: Option<String>,
 ) -> Result<Submission, RpcError> {
-    let declaration = &admitted.job.declaration;
-    let (parameters, committed) = recorded_params(engine, admitted, state)?;
-    let inputs = if long { Some(sealed_inputs(engine, &admitted.params)?) } else { None };
-    let default_s = || settings::integer(&state.config, "jobs", "deadline_s");
-    let deadline_s =
-        admitted.kwargs.deadline_s.or(declaration.deadline_s).unwrap_or_else(default_s);
-    let mode = if admitted.kwargs.dry_run { Mode::DryRun } else { Mode::Immediate };
-    Ok(Submission {
-        name: declaration.name.to_owned(),
-        kind: declaration.kind,
-        user: admitted.user.clone(),
-        credential_revision: state.credential_revision(&admitted.user).unwrap_or(0),
-        reason: admitted.kwargs.reason.clone(),
-        mode,
-        parameters,
-        nonce: committed.then(|| admitted.nonce.clone()),
-        inputs,
-        request: admitted.request.clone(),
-        request_key: request_key(admitted),
-        needs: admitted.needs.clone(),
-        locks: admitted.locks.clone(),
-        master: engine.identity.node_id,
-        term: engine.role.borrow().term,
-        deadline_us: deadline_s.saturating_mul(1_000_000),
-        submitted: admitted.submitted,
-    })
-}
-
-/// The parameters as the record shows them (ruling 21), and whether there is a commitment in them.
-fn recorded_params(
-    engine: &Engine,
-    admitted: &Admitted,
-    state: &State,
-) -> Result<(Map<String, Value>, bool), RpcError> {
-    let declaration = &admitted.job.declaration;
-    let concealed = (declaration.conceal)(state, &admitted.params);
-    let mut shown = Map::new();
-    let mut committed = false;
-    for (name, value) in &admitted.params {
-        let secrecy = declaration.param(name).map_or(Secrecy::Open, |param| param.secrecy);
-        let value = match secrecy {
-            Secrecy::Open if !concealed.contains(&name.as_str()) => value.clone(),
-            Secrecy::Password => json!({"secret": "withheld"}),
-            Secrecy::Open | Secrecy::Secret => {
-                committed = true;
-                let bytes = canonical::to_vec(value);
-                let digest = engine.keys.cluster.commitment(&admitted.nonce, name, &bytes);
-                json!({"secret": digest.map_err(|error| internal("commit to a secret", &error))?})
-            }
-        };
-        shown.insert(name.clone(), value);
-    }
-    Ok((shown, committed))
+    let keys = &engine.keys.cluster;
+    let commit = |name: &str, bytes: &[u8]| keys.commitment(&call.nonce, name, bytes);
+    let shown =
+        call.shown(state, commit).map_err(|error| internal("commit to a secret", &error))?;
+    let master = (engine.identity.node_id, engine.role.borrow().term);
+    Ok(call.submission(state, master, shown, inputs))
 }
 
 /// The parameters for the job function, sealed, for the log.

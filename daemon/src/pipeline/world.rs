@@ -1,5 +1,6 @@
 //! The outside as job functions see it: the daemon's side of [`tiebeam_jobs::World`].
 
+use super::conductor::told;
 use super::execute::WorldFacts;
 use super::part;
 use crate::certificates;
@@ -14,7 +15,8 @@ use std::time::Duration;
 use tiebeam_core::apply::incarnate::GAP;
 use tiebeam_core::apply::retention::TREE_EVERY;
 use tiebeam_core::proposal::{Body, Intent};
-use tiebeam_core::{Answer, Path, State, Tree, diff};
+use tiebeam_core::{Path, State, Tree, diff};
+use tiebeam_executor::command::{self, Ask, Intended, Refusal};
 use tiebeam_jobs::JobError;
 use tiebeam_jobs::world::{
     CertificateOffer, CheckedCertificate, CommandWish, DebugFound, DebugWish, DerivedSecret, Part,
@@ -311,48 +313,43 @@ async fn run_command(
         use sha2::Digest;
         sha2::Sha256::digest(&*plain)
     });
-    let known = |engine: &Engine| {
-        let state = engine.board.state();
-        state.jobs.get(&sequence).and_then(|job| job.command(&wish.key).cloned())
-    };
-    match known(engine) {
-        Some(command) if command.digest != digest => {
-            let text = "the job's code changed: a command has other arguments than were recorded";
-            return Err(JobError::Indeterminate(text.to_owned()));
+    loop {
+        match command::ask(&engine.board.state(), sequence, &wish.key, &digest) {
+            Ask::Ended(record) => return Ok(*record),
+            Ask::Refused(refusal) => return Err(job_error(refusal)),
+            // The end wakes us; a State that was replaced meanwhile is looked at again.
+            Ask::Await => drop(engine.board.command_end(sequence, &wish.key).await),
+            Ask::Intend => {
+                let sealed = engine.keys.cluster.seal(&plain);
+                let intent = Intent {
+                    job: sequence,
+                    key: wish.key.clone(),
+                    node: wish.node,
+                    digest: digest.clone(),
+                    spec: sealed.map_err(|error| failed("seal a command", &error))?,
+                    deadline_us: wish.timeout_s.saturating_mul(1_000_000),
+                    time: engine.proposer.wall(),
+                };
+                propose_intent(engine, intent).await?;
+            }
         }
-        Some(_) => {}
-        None => {
-            let sealed = engine.keys.cluster.seal(&plain);
-            let intent = Intent {
-                job: sequence,
-                key: wish.key.clone(),
-                node: wish.node,
-                digest,
-                spec: sealed.map_err(|error| failed("seal a command", &error))?,
-                deadline_us: wish.timeout_s.saturating_mul(1_000_000),
-                time: engine.proposer.wall(),
-            };
-            propose_intent(engine, intent).await?;
-        }
-    }
-    // The end wakes us; a State that was replaced meanwhile is looked at again.
-    let _ = engine.board.command_end(sequence, &wish.key).await;
-    let state = engine.board.state();
-    let job = state.jobs.get(&sequence);
-    let record = job.and_then(|job| job.record.commands.iter().find(|c| c.name == wish.key));
-    match record {
-        Some(record) if record.result != "open" => Ok(record.clone()),
-        _ => Err(JobError::Indeterminate("the job ended before its command did".to_owned())),
     }
 }
 
 async fn propose_intent(engine: &Engine, intent: Intent) -> Result<(), JobError> {
-    match engine.proposer.propose(Body::Intent(intent)).await {
-        Ok(Answer::Refused(error)) if error.message.contains("cancelled") => {
-            Err(JobError::Cancelled(error.message))
-        }
-        Ok(Answer::Refused(error)) => Err(JobError::Indeterminate(error.message)),
-        Ok(_) => Ok(()),
-        Err(error) => Err(JobError::Indeterminate(error.to_string())),
+    let job = intent.job;
+    let answer = engine.proposer.propose(Body::Intent(intent)).await;
+    let office = engine.role.borrow().office();
+    match command::intended(&engine.board.state(), job, told(&answer), office) {
+        Intended::AskIn(us) => tokio::time::sleep(Duration::from_micros(us)).await,
+        Intended::Refused(refusal) => return Err(job_error(refusal)),
+    }
+    Ok(())
+}
+
+fn job_error(refusal: Refusal) -> JobError {
+    match refusal {
+        Refusal::Cancelled(text) => JobError::Cancelled(text),
+        Refusal::Indeterminate(text) => JobError::Indeterminate(text),
     }
 }

@@ -1,246 +1,263 @@
-//! What the master does without a call: schedules what may run, runs it, gives up what is overdue,
-//! and stamps changes as committed.
+//! What the master does without a call: drives [`tiebeam_executor::conductor`] and, for each job
+//! that it runs, [`tiebeam_executor::run`] and [`tiebeam_executor::command`].
 //!
-//! It mirrors the daemon's conductor and acts on `State::due` and nothing else (ruling 34). A job
-//! function with commands is run from its start at every step of its commands, as a new master
-//! would run it (ruling 10).
+//! The decisions are the executor's, the ones that the daemon runs; here are the queue of acts, the
+//! clocks, and time between the steps. A job function with commands is run from its start at every
+//! step of its commands, as a new master would run it (ruling 10).
 
 use super::pipeline::Asker;
-use super::plant::Plant;
+use super::plant::Planted;
 use super::process::{Halt, Process, Told};
 use super::simulation::{Event, Simulation};
-use super::world::{self, Planned};
-use std::collections::BTreeMap;
+use super::world::{self, Live, Planned};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use tiebeam_core::commit::Parted;
 use tiebeam_core::declaration::Params;
-use tiebeam_core::effect::Answer;
-use tiebeam_core::proposal::{Body, Cancel, Committed, Finish, Intent, Plan, Schedule};
+use tiebeam_core::proposal::{Body, Intent, Plan};
 use tiebeam_core::{Job, State};
+use tiebeam_executor::command::{self, Intended, Refusal};
+use tiebeam_executor::conductor::{Act, Conductor, LOOK_EVERY_US, Rest, Sight};
+use tiebeam_executor::run::{self, Moment, Next, Run};
 use tiebeam_jobs::CommandWish;
-use tiebeam_proto::limits::REPLANS_MAX;
-use tiebeam_proto::{Kind, Outcome, canonical};
+use tiebeam_proto::{Outcome, canonical, time::Time};
 
-/// Longest delay of the committed stamp (ruling 6), in microseconds.
-const COMMIT_EVERY_US: u64 = 20_000;
-/// How often the conductor looks without being told.
-const LOOK_EVERY_US: u64 = 1_000_000;
+/// A node's conductor and what it is about to do.
+#[derive(Default)]
+pub(super) struct Conducting {
+    conductor: Option<Conductor<Planted>>,
+    acts: VecDeque<Act>,
+    /// A proposal of it is not answered.
+    busy: bool,
+    /// Something became due meanwhile.
+    due: bool,
+    rests_until_us: u64,
+}
 
-/// A job whose function runs on this master.
-#[derive(Clone)]
+/// A job whose function runs on this node.
 pub(super) struct Running {
-    /// The State that it sees.
-    view: Arc<State>,
-    replans: u32,
-    /// It stands still until a command ends.
+    run: Run<Planted>,
+    /// It stands still until something becomes of a command.
     stands: bool,
-    /// Since when its commands are being stopped.
-    stopping_us: Option<u64>,
-    /// When the intent of each of its commands was proposed.
-    intended_us: BTreeMap<String, u64>,
+    /// Its end, once it has been proposed, and when it ended.
+    end: Option<(Plan, Time)>,
+    /// Commands whose intent is on its way.
+    intending: BTreeSet<String>,
+    /// Commands that it cannot have.
+    refused: BTreeMap<String, Refusal>,
 }
 
 impl Simulation {
-    /// The conductor's round: what State says is due.
+    /// What this run leaves out of the executor.
+    pub(super) fn planted(&self) -> Planted {
+        Planted(self.settings.plant)
+    }
+
+    /// Something may be due: the conductor looks, unless it is busy or rests.
     pub(super) fn conduct(&mut self, at: usize) -> Result<(), Halt> {
+        self.board_changed(at)?;
+        self.functions_go_on(at);
+        let (planted, now_us) = (self.planted(), self.now_us);
         let Some(process) = &self.machines[at].process else { return Ok(()) };
-        if !process.is_master() || self.machines[at].pipeline.conducting > 0 {
+        let (board, office) = (process.board.clone(), process.office());
+        let conducting = &mut self.machines[at].pipeline.conducting;
+        conducting.due = true;
+        if conducting.busy || now_us < conducting.rests_until_us {
             return Ok(());
         }
-        self.reached(at, "conduct.before")?;
-        let Some(process) = &self.machines[at].process else { return Ok(()) };
-        let board = process.board.clone();
-        let due = board.due(self.cluster_clock_us(at, &board));
-        let time = self.wall(at);
-        let mut bodies = Vec::new();
-        if self.settings.plant != Some(Plant::ForgetWaitingJobs) {
-            let user = || "its deadline".to_owned();
-            let cancel = |job| Body::Cancel(Cancel { job, user: user(), time });
-            bodies.extend(due.overdue.into_iter().map(cancel));
-            let schedule = |job| Body::Schedule(Schedule { job, time });
-            bodies.extend(due.schedule.into_iter().map(schedule));
+        if office.is_master(&board) {
+            self.reached(at, "conduct.before")?;
         }
-        bodies.extend(self.commit(at, &due.commit));
-        for job in due.run {
-            self.start_or_go_on(at, job, &board);
+        let heard = self.hearsay(at);
+        let Moment { now_us, clock_us } = self.moment(at, &board);
+        let own = self.machines[at].identity.node;
+        let sight = Sight { own, office, state: &board, now_us, clock_us };
+        let conducting = &mut self.machines[at].pipeline.conducting;
+        conducting.due = false;
+        let conductor = conducting.conductor.get_or_insert_with(|| Conductor::new(planted));
+        let round = conductor.look(sight, &heard);
+        conducting.acts = round.acts.into();
+        if let Rest::For(us) = round.rest {
+            conducting.rests_until_us = self.now_us + us;
         }
-        self.machines[at].pipeline.conducting = bodies.len();
-        for body in bodies {
-            self.propose(at, Asker::Conductor, body);
-        }
+        self.act(at);
         self.settle(at);
-        self.board_changed(at)
+        Ok(())
+    }
+
+    /// Carries out what the conductor wants, up to the next proposal.
+    fn act(&mut self, at: usize) {
+        while let Some(act) = self.machines[at].pipeline.conducting.acts.pop_front() {
+            if let Act::Run(job) = act {
+                self.begin_to_run(at, job);
+                continue;
+            }
+            if let Act::Stamp { parted, .. } = &act {
+                self.counts.pending += parted.pending.len() as u64;
+            }
+            if let Some(body) = act.body(self.wall(at)) {
+                self.machines[at].pipeline.conducting.busy = true;
+                return self.propose(at, Asker::Conductor, body);
+            }
+        }
+        let conducting = &mut self.machines[at].pipeline.conducting;
+        conducting.busy = false;
+        let rests_us = conducting.rests_until_us.saturating_sub(self.now_us);
+        if rests_us > 0 || conducting.due {
+            self.after_in_life(at, rests_us, Event::Conduct);
+        }
+    }
+
+    /// The conductor's proposal was answered: it goes on.
+    pub(super) fn conductor_told(&mut self, at: usize) {
+        if self.machines[at].pipeline.conducting.busy {
+            self.act(at);
+            self.after_in_life(at, 0, Event::Settle);
+        }
     }
 
     /// Looks now and then without being told: deadlines.
     pub(super) fn look(&mut self, at: usize) -> Result<(), Halt> {
         self.after_in_life(at, LOOK_EVERY_US, Event::Look);
-        self.conduct(at)?;
-        self.tend(at)
+        self.conduct(at)
     }
 
-    /// Cluster time as this node knows it, between two entries.
-    pub(super) fn cluster_clock_us(&self, at: usize, board: &State) -> u64 {
-        board.clock_us + self.clock_us(at).saturating_sub(self.machines[at].shown_us)
+    /// A machine's clocks now.
+    pub(super) fn moment(&self, at: usize, board: &State) -> Moment {
+        let now_us = self.clock_us(at);
+        let passed_us = now_us.saturating_sub(self.machines[at].shown_us);
+        Moment { now_us, clock_us: board.clock_us + passed_us }
     }
 
-    /// The stamps of changes that every awaited member has, or that were awaited long enough.
-    fn commit(&mut self, at: usize, changes: &[(u64, u64)]) -> Vec<Body> {
-        let mut groups: Vec<(Parted, Vec<u64>)> = Vec::new();
-        let mut again_us = u64::MAX;
-        for (job, index) in changes {
-            match self.commit_now(at, *job, *index) {
-                Err(later_us) => again_us = again_us.min(later_us),
-                Ok(parted) => match groups.iter_mut().find(|(known, _)| *known == parted) {
-                    Some((_, jobs)) => jobs.push(*job),
-                    None => groups.push((parted, vec![*job])),
-                },
-            }
-        }
-        if again_us != u64::MAX {
-            self.after_in_life(at, again_us, Event::Conduct);
-        }
-        let time = self.wall(at);
-        let mut bodies = Vec::new();
-        for (Parted { applied, pending }, jobs) in groups {
-            for job in &jobs {
-                self.machines[at].pipeline.reports.note_committed(*job);
-            }
-            self.counts.pending += pending.len() as u64;
-            bodies.push(Body::Committed(Committed { jobs, time, applied, pending }));
-        }
-        bodies
-    }
-
-    /// The conductor's proposal was answered; after the last one it looks again.
-    pub(super) fn conductor_told(&mut self, at: usize) {
-        let pipeline = &mut self.machines[at].pipeline;
-        pipeline.conducting = pipeline.conducting.saturating_sub(1);
-        if pipeline.conducting == 0 {
-            self.after_in_life(at, COMMIT_EVERY_US, Event::Conduct);
-        }
-    }
-
-    /// A job that is to run: its function is started, or goes on if it stands still.
-    fn start_or_go_on(&mut self, at: usize, job: u64, board: &Arc<State>) {
-        let running: &mut BTreeMap<u64, Running> = &mut self.machines[at].pipeline.running;
-        let delay = match running.get_mut(&job) {
-            Some(known) if known.stands => {
-                known.stands = false;
-                20
-            }
-            Some(_) => return,
-            None => {
-                let Some(live) = board.jobs.get(&job) else { return };
-                let view = base_view(board, live);
-                let new = Running {
-                    view,
-                    replans: 0,
-                    stands: false,
-                    stopping_us: None,
-                    intended_us: BTreeMap::new(),
-                };
-                running.insert(job, new);
-                50 + self.rng.below(1_000)
-            }
+    fn begin_to_run(&mut self, at: usize, sequence: u64) {
+        let Some(process) = &self.machines[at].process else { return };
+        let (board, office) = (process.board.clone(), process.office());
+        let Some(job) = board.jobs.get(&sequence) else {
+            return self.leave(at, sequence);
         };
-        self.after_in_life(at, delay, Event::Run(job));
+        let began = (office, self.moment(at, &board));
+        let limits = (self.settings.pace.grace_us, self.planted());
+        let run = Run::begin(&board, job, began, self.wall(at), limits);
+        let running = Running {
+            run,
+            stands: false,
+            end: None,
+            intending: BTreeSet::new(),
+            refused: BTreeMap::new(),
+        };
+        self.machines[at].pipeline.running.insert(sequence, running);
+        let delay = 50 + self.rng.below(1_000);
+        self.after_in_life(at, delay, Event::Run(sequence));
+    }
+
+    /// The function of a job does not run here any more.
+    fn leave(&mut self, at: usize, sequence: u64) {
+        let pipeline = &mut self.machines[at].pipeline;
+        pipeline.running.remove(&sequence);
+        if let Some(conductor) = &mut pipeline.conducting.conductor {
+            conductor.left(sequence);
+        }
+        self.after_in_life(at, 0, Event::Conduct);
+    }
+
+    /// Functions that stand still go on: a command of theirs may have ended.
+    fn functions_go_on(&mut self, at: usize) {
+        let running = self.machines[at].pipeline.running.iter_mut();
+        let stood =
+            |(job, one): (&u64, &mut Running)| std::mem::take(&mut one.stands).then_some(*job);
+        let standing: Vec<u64> = running.filter_map(stood).collect();
+        for job in standing {
+            self.after_in_life(at, 20, Event::Run(job));
+        }
     }
 
     /// Runs the function of a job on the long path, and proposes its end or its commands.
     pub(super) fn run_job(&mut self, at: usize, sequence: u64) -> Result<(), Halt> {
-        let machine = &self.machines[at];
-        let Some(process) = machine.process.as_ref().filter(|one| one.is_master()) else {
+        let (now_us, machine) = (self.clock_us(at), &mut self.machines[at]);
+        let Some(board) = machine.process.as_ref().map(|process| process.board.clone()) else {
             return Ok(());
         };
-        let Some(running) = machine.pipeline.running.get(&sequence).cloned() else {
-            return Ok(());
-        };
-        let board = process.board.clone();
-        let Some(job) = board.jobs.get(&sequence).cloned() else {
-            self.machines[at].pipeline.running.remove(&sequence);
-            return Ok(());
-        };
+        let Some(running) = machine.pipeline.running.get_mut(&sequence) else { return Ok(()) };
+        running.stands = false;
+        let end = running.end.clone();
+        let stopping = running.run.is_stopping(&board, now_us);
+        let late = stopping && now_us >= running.run.patience_us();
+        let conflict = running.run.conflict();
         self.reached(at, "run.before")?;
-        let planned = self.plan_job(at, &job, &running);
-        let plan = match planned {
-            Planned::Ended(plan) => *plan,
-            Planned::Waits(wishes) => match self.wait_for(at, &job, wishes, &board) {
-                None => return Ok(()),
-                Some(plan) => plan,
+        let (plan, finished) = match (end, conflict) {
+            (Some(end), _) => end,
+            (None, Some(conflict)) => (conflict, self.wall(at)),
+            (None, None) => match self.plan_job(at, sequence) {
+                Planned::Ended(plan) => {
+                    let Some(running) = self.machines[at].pipeline.running.get(&sequence) else {
+                        return Ok(());
+                    };
+                    (running.run.ended(&board, *plan), self.wall(at))
+                }
+                Planned::Waits(_) if late => {
+                    let Some(running) = self.machines[at].pipeline.running.get(&sequence) else {
+                        return Ok(());
+                    };
+                    (running.run.abandoned(&board), self.wall(at))
+                }
+                Planned::Waits(wishes) => {
+                    self.wait_for(at, sequence, wishes);
+                    return Ok(());
+                }
             },
         };
-        let plan = asked_for(&board, &job, plan, self.why_stop(at, &board, &job));
-        let time = self.wall(at);
-        let finish = Finish { job: sequence, plan, executed: Some(time), finished: time };
-        self.propose(at, Asker::Runner(sequence), Body::Finish(Box::new(finish)));
+        self.propose_end(at, sequence, (plan, finished));
         self.settle(at);
         Ok(())
     }
 
-    fn plan_job(&self, at: usize, job: &Arc<Job>, running: &Running) -> Planned {
-        let revision = running.view.revision;
-        if running.replans == REPLANS_MAX {
-            let why = "what the job looked at changed";
-            return Planned::Ended(Box::new(Plan::ended(revision, Outcome::Conflict, why)));
-        }
-        let inputs = job.inputs.as_deref().unwrap_or_default();
-        let opened = world::open(inputs).unwrap_or_else(|| inputs.as_bytes().to_vec());
-        let params = serde_json::from_slice::<Params>(&opened);
-        let nonce = job.record.nonce.clone().unwrap_or_default();
-        match (tiebeam_jobs::find(&job.record.name), params) {
-            (Some(found), Ok(params)) => {
-                let view = (running.view.clone(), nonce.as_str());
-                let live = Some(job.clone());
-                self.plan(at, found, &job.record.user, &params, view, live)
+    fn propose_end(&mut self, at: usize, sequence: u64, (plan, finished): (Plan, Time)) {
+        let machine = &mut self.machines[at];
+        let office = machine.process.as_ref().map(Process::office).unwrap_or_default();
+        let Some(running) = machine.pipeline.running.get_mut(&sequence) else { return };
+        running.end = Some((plan.clone(), finished));
+        match running.run.finish(office, plan, finished) {
+            Some(finish) => {
+                self.propose(at, Asker::Runner(sequence), Body::Finish(Box::new(finish)));
             }
-            _ => {
-                let why = "it cannot be run";
-                Planned::Ended(Box::new(Plan::ended(revision, Outcome::Indeterminate, why)))
-            }
+            None => self.leave(at, sequence),
         }
     }
 
-    /// A function stands still: intents of its new commands, or its end if it was stopped and its
-    /// commands do not end.
-    fn wait_for(
-        &mut self,
-        at: usize,
-        job: &Arc<Job>,
-        wishes: Vec<CommandWish>,
-        board: &State,
-    ) -> Option<Plan> {
-        let sequence = job.sequence;
-        let now_us = self.now_us;
-        let stop = self.why_stop(at, board, job);
-        let grace_us = self.settings.pace.grace_us;
-        let running = self.machines[at].pipeline.running.get_mut(&sequence)?;
-        running.stands = true;
-        if let Some((outcome, why)) = stop {
-            let since_us = *running.stopping_us.get_or_insert(now_us);
-            if now_us - since_us >= grace_us || job.open_commands().next().is_none() {
-                running.stands = false;
-                return Some(Plan::ended(board.revision, outcome, why));
+    fn plan_job(&self, at: usize, sequence: u64) -> Planned {
+        let ended = |revision, why: &str| {
+            Planned::Ended(Box::new(Plan::ended(revision, Outcome::Indeterminate, why)))
+        };
+        let Some(running) = self.machines[at].pipeline.running.get(&sequence) else {
+            return ended(0, "it does not run");
+        };
+        let (job, view): (&Arc<Job>, _) = (running.run.job(), running.run.view().clone());
+        let inputs = job.inputs.as_deref().unwrap_or_default();
+        let opened = world::open(inputs).unwrap_or_else(|| inputs.as_bytes().to_vec());
+        let params = serde_json::from_slice::<Params>(&opened);
+        let nonce = job.record.nonce.clone().unwrap_or_else(|| format!("nonce-of-{sequence}"));
+        match (tiebeam_jobs::find(&job.record.name), params) {
+            (Some(found), Ok(params)) => {
+                let live = Live { job: job.clone(), refused: running.refused.clone() };
+                let user = &job.record.user;
+                self.plan(at, found, user, &params, (view, &nonce), Some(live))
             }
-            self.after_in_life(at, grace_us, Event::Conduct);
-            return None;
+            _ => ended(view.revision, "it cannot be run"),
         }
-        let again_us = self.settings.pace.unknown_us;
-        let running = self.machines[at].pipeline.running.get_mut(&sequence)?;
-        let mut new = wishes;
-        new.retain(|wish| {
-            let proposed_us = running.intended_us.get(&wish.key).copied();
-            proposed_us.is_none_or(|proposed_us| now_us >= proposed_us + again_us)
-        });
-        running.intended_us.extend(new.iter().map(|wish| (wish.key.clone(), now_us)));
-        for wish in new {
+    }
+
+    /// A function stands still until a command ends: intents of its new ones are proposed.
+    fn wait_for(&mut self, at: usize, sequence: u64, mut wishes: Vec<CommandWish>) {
+        let now_us = self.clock_us(at);
+        let Some(running) = self.machines[at].pipeline.running.get_mut(&sequence) else { return };
+        running.stands = true;
+        wishes.retain(|wish| running.intending.insert(wish.key.clone()));
+        let patience_us = running.run.patience_us().saturating_sub(now_us);
+        // A clock that is behind true time gets there later.
+        self.after_in_life(at, patience_us + patience_us / 1_000 + 1, Event::Run(sequence));
+        for wish in wishes {
             self.intend(at, sequence, &wish);
         }
-        // Its deadline is looked at even if nothing ends.
-        let left_us = job.deadline_us.saturating_sub(self.cluster_clock_us(at, board));
-        self.after_in_life(at, left_us + 1_000, Event::Conduct);
         self.settle(at);
-        None
     }
 
     fn intend(&mut self, at: usize, job: u64, wish: &CommandWish) {
@@ -254,30 +271,39 @@ impl Simulation {
             deadline_us: wish.timeout_s.saturating_mul(1_000_000),
             time: self.wall(at),
         };
-        self.propose(at, Asker::Agent, Body::Intent(intent));
+        self.propose(at, Asker::Intent(job, wish.key.clone()), Body::Intent(intent));
     }
 
-    /// Why a job is to stop: it was cancelled, or its deadline passed.
-    fn why_stop(&self, at: usize, board: &State, job: &Job) -> Option<(Outcome, String)> {
-        if let Some(by) = &job.cancel {
-            return Some((Outcome::Cancelled, format!("cancelled by {by}")));
-        }
-        let passed = self.cluster_clock_us(at, board) > job.deadline_us;
-        passed.then(|| (Outcome::Timeout, "the job's deadline passed".to_owned()))
+    /// The log's word on an intent: its function goes on.
+    pub(super) fn intent_told(&mut self, at: usize, sequence: u64, key: &str, told: &Told) {
+        let machine = &mut self.machines[at];
+        let Some(process) = &machine.process else { return };
+        let next = command::intended(&process.board, sequence, in_short(told), process.office());
+        let Some(running) = machine.pipeline.running.get_mut(&sequence) else { return };
+        let again_us = match next {
+            Intended::AskIn(us) => us,
+            Intended::Refused(refusal) => {
+                running.refused.insert(key.to_owned(), refusal);
+                0
+            }
+        };
+        running.intending.remove(key);
+        self.after_in_life(at, again_us + 20, Event::Run(sequence));
     }
 
+    /// The log's word on a job's end.
     pub(super) fn runner_told(&mut self, at: usize, sequence: u64, told: &Told) {
-        let stale = matches!(told, Told::Applied(_, Answer::Stale));
-        let process = self.machines[at].process.as_ref();
-        let board = process.map(|process| process.board.clone());
-        if let (true, Some(board)) = (stale, board)
-            && let Some(running) = self.machines[at].pipeline.running.get_mut(&sequence)
-        {
-            (running.view, running.replans) = (board, running.replans + 1);
-            return self.after_in_life(at, 50, Event::Run(sequence));
+        let machine = &mut self.machines[at];
+        let Some(process) = &machine.process else { return };
+        let Some(running) = machine.pipeline.running.get_mut(&sequence) else { return };
+        match running.run.told(in_short(told), &process.board) {
+            Next::Plan => {
+                (running.end, running.refused) = (None, BTreeMap::new());
+                self.after_in_life(at, 50, Event::Run(sequence));
+            }
+            Next::ProposeIn(us) => self.after_in_life(at, us, Event::Run(sequence)),
+            Next::Over => self.leave(at, sequence),
         }
-        self.machines[at].pipeline.running.remove(&sequence);
-        self.after_in_life(at, 0, Event::Conduct);
     }
 
     /// A node says that a command ended: the master puts it into the log.
@@ -293,30 +319,11 @@ impl Simulation {
     }
 }
 
-/// The State that a function sees: an act gets the configuration it was scheduled on (ruling 10).
-fn base_view(board: &Arc<State>, job: &Job) -> Arc<State> {
-    let base = job.record.scheduling.base_revision;
-    match board.bases.get(&base) {
-        Some((_, tree)) if job.record.kind == Kind::Act => {
-            let mut view = (**board).clone();
-            (view.config, view.revision) = (tree.clone(), base);
-            Arc::new(view)
-        }
-        _ => board.clone(),
+/// What the log said, in the executor's words.
+fn in_short(told: &Told) -> run::Told<'_> {
+    match told {
+        Told::Applied(_, answer) => run::Told::Answered(answer),
+        Told::Refused => run::Told::NotMaster,
+        Told::Unknown | Told::Readable(_) => run::Told::Unknown,
     }
-}
-
-/// How a job that was asked to stop ended: as asked, unless a command's end is not known.
-fn asked_for(board: &State, job: &Job, plan: Plan, why: Option<(Outcome, String)>) -> Plan {
-    let Some((outcome, text)) = why.filter(|_| plan.outcome != Outcome::Ok) else { return plan };
-    let live = board.jobs.get(&job.sequence);
-    let unknown = live.is_some_and(|job| {
-        job.open_commands().next().is_some()
-            || job.record.commands.iter().any(|command| command.result == "indeterminate")
-    });
-    if unknown {
-        let error = Some(format!("{text}; a command's end is not known"));
-        return Plan { outcome: Outcome::Indeterminate, error, ..plan };
-    }
-    Plan { outcome, error: Some(text), ..plan }
 }

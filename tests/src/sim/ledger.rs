@@ -76,6 +76,8 @@ pub(super) struct Ledger {
     /// Commands that the log holds, by job, key and node, with the term of their intent.
     pub(super) intents: BTreeMap<CommandKey, u64>,
     pub(super) started: BTreeSet<CommandKey>,
+    /// How programs ended, by what their shims wrote down.
+    pub(super) ended: BTreeMap<CommandKey, &'static str>,
     pub(super) fenced: BTreeSet<CommandKey>,
     /// What was said of wishes to cancel, by job.
     pub(super) cancels: BTreeMap<u64, &'static str>,
@@ -112,6 +114,7 @@ impl Ledger {
             leaders: BTreeMap::new(),
             intents: BTreeMap::new(),
             started: BTreeSet::new(),
+            ended: BTreeMap::new(),
             fenced: BTreeSet::new(),
             cancels: BTreeMap::new(),
             answered: BTreeSet::new(),

@@ -284,7 +284,7 @@ impl Simulation {
         self.count_kept(at)?;
         let new = self.machines[at].pipeline.reported(from, report);
         if new && self.machines[at].process.as_ref().is_some_and(Process::is_master) {
-            self.after_in_life(at, 20, Event::Conduct);
+            self.calls_go_on(at)?;
         }
         Ok(())
     }

@@ -17,8 +17,10 @@
 //!             ledger ─► invariants            an observer that survives every stop
 //! ```
 //!
-//! What it does not show: TLS, certificates and the wire, and the daemon's own threads and tasks,
-//! whose order of work `process`, `machine`, `pipeline`, `conductor` and `agent` mirror.
+//! What is decided while jobs run is the executor's, the same code in the daemon: `pipeline`,
+//! `conductor`, `commit`, `agent` and `shims` are its drivers here. What a run does not show: TLS,
+//! certificates and the wire, and the daemon's own threads, whose order of work `process` and
+//! `machine` mirror.
 
 mod agent;
 mod archive;
@@ -41,6 +43,7 @@ pub mod plant;
 mod process;
 mod queues;
 pub mod script;
+mod shims;
 mod simulation;
 mod swap;
 #[cfg(test)]

@@ -1,33 +1,34 @@
 //! The way of a call through a node: admission, the one-entry path, the long path, the answer.
 //!
-//! It mirrors the daemon's `pipeline` step by step, with time between the steps, so that every
-//! interleaving that its tasks can have comes up. The decisions are core's: [`admit`],
-//! [`State::may`](tiebeam_core::State::may), apply. What the master does without a call is in
-//! [`super::conductor`].
+//! It drives [`tiebeam_executor::submit`], as the daemon's `pipeline` does, with time between the
+//! steps, so that every interleaving that its tasks can have comes up. What the master does without
+//! a call is in [`super::conductor`].
 
 use super::clients::{Reply, Request};
 use super::commit::Reports;
-use super::conductor::Running;
+use super::conductor::{Conducting, Running};
 use super::invariants;
 use super::net::Report;
-use super::plant::Plant;
+use super::plant::{Plant, Planted};
 use super::process::{Halt, Process, Told};
 use super::simulation::{Event, Simulation};
 use super::words::{named, shortly};
-use super::world::{self, Planned, SimWorld};
-use serde_json::{Map, Value, json};
+use super::world::{self, Live, Planned, SimWorld};
+use serde_json::json;
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::Arc;
-use tiebeam_core::declaration::{Params, Secrecy, Way};
-use tiebeam_core::effect::Answer;
-use tiebeam_core::lock::Lock;
-use tiebeam_core::proposal::{Body, Plan, RequestKey, RunOnce, Submission, Write};
-use tiebeam_core::requests::Lookup;
-use tiebeam_core::{Job as LiveJob, State, admit, settings};
+use tiebeam_core::State;
+use tiebeam_core::admit::Kwargs;
+use tiebeam_core::declaration::Params;
+use tiebeam_core::proposal::{Body, Plan, Submission, Write};
+use tiebeam_executor::commit::{Wait, change_index};
+use tiebeam_executor::submit::{
+    self, Admitted, Again, Answered, Attempts, Caller, Declined, Started,
+};
 use tiebeam_jobs::Job;
-use tiebeam_proto::limits::REPLANS_MAX;
-use tiebeam_proto::record::{Mode, RequestFacts, Stages};
-use tiebeam_proto::{ErrorCode, Outcome, RpcError, canonical, time::Time};
+use tiebeam_proto::record::{JobRecord, RequestFacts};
+use tiebeam_proto::{ErrorCode, Outcome, RpcError, time::Time};
 use tiebeam_replica::Input;
 
 /// The year 2027: no run without a jump of the wall clock comes this far.
@@ -39,13 +40,12 @@ pub(super) struct Call {
     pub(super) attempt: u64,
     request: Arc<Request>,
     job: &'static Job,
-    params: Params,
-    nonce: String,
-    submitted: Time,
+    admitted: Admitted<Planted>,
     /// The State that the next plan is made against.
     view: Arc<State>,
-    reserved: Vec<Lock>,
-    replans: u32,
+    /// Its locks are in flight.
+    reserved: bool,
+    attempts: Attempts,
     step: Step,
     /// The newest revision that had been acknowledged when the call came.
     floor: u64,
@@ -59,15 +59,22 @@ enum Step {
     /// It waits for the log, a read index, or apply.
     Asked,
     Read(u64),
+    /// It waits for a job's end.
     Wait(String),
+    /// It waits until the job's change is committed.
+    Commit(Arc<JobRecord>, Wait),
 }
 
 /// Who asked under a ticket.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Asker {
     Call(u64),
     Conductor,
     Runner(u64),
+    /// The function of a job, for a command.
+    Intent(u64, String),
+    /// The node itself: what had been committed when it started.
+    CatchUp,
     /// Nobody waits for it.
     Agent,
 }
@@ -77,11 +84,10 @@ pub(super) enum Asker {
 pub(super) struct Pipeline {
     pub(super) calls: BTreeMap<u64, Call>,
     asked: BTreeMap<u64, Asker>,
-    /// Proposals of the conductor that are not answered.
-    pub(super) conducting: usize,
+    pub(super) conducting: Conducting,
     /// Jobs whose function runs.
     pub(super) running: BTreeMap<u64, Running>,
-    /// What the members said, and which changes were answered as committed.
+    /// What the members said.
     pub(super) reports: Reports,
 }
 
@@ -94,9 +100,7 @@ fn find(request: &Request) -> Result<&'static Job, RpcError> {
 impl Pipeline {
     /// The node has another role or term.
     pub(super) fn new_role(&mut self, term: u64) {
-        if self.reports.new_term(term) {
-            self.running.clear();
-        }
+        self.reports.new_term(term);
     }
 
     /// A member sent something.
@@ -136,7 +140,7 @@ impl Simulation {
                     self.ask(at, Asker::Call(number), |process, ticket, _| {
                         process.receive(Input::Read { ticket });
                     });
-                } else if let Some(id) = self.made_before(&call) {
+                } else if let Some(id) = call.admitted.made_before(&call.view) {
                     call.step = Step::Wait(id);
                     self.step_soon(at, number);
                 } else {
@@ -156,48 +160,37 @@ impl Simulation {
         request: &Arc<Request>,
     ) -> Result<Call, RpcError> {
         let job = find(request)?;
-        let params = admit::check_params(&job.declaration, &request.params)?;
         let nonce = format!("nonce-{}", self.number());
         let Some(process) = &self.machines[at].process else { return Err(no_master()) };
         let view = process.board.clone();
-        let needs = tiebeam_jobs::needs(&job.declaration, &params);
-        view.may(&request.user, &needs)
-            .map_err(|denied| RpcError::new(ErrorCode::Forbidden, denied.to_string()))?;
+        let facts = RequestFacts { protocol: "json-rpc".to_owned(), ..RequestFacts::default() };
+        let submitted = self.wall(at);
+        let caller = Caller { user: request.user.clone(), request: facts, nonce, submitted };
+        let kwargs = Kwargs {
+            params: request.params.clone(),
+            volatile: request.volatile,
+            request_id: request.request_id.clone(),
+            deadline_s: request.deadline_s,
+            ..Kwargs::default()
+        };
+        let others = (tiebeam_jobs::needs, self.planted());
+        let admitted = submit::admit(&view, &job.declaration, caller, kwargs, others);
+        let admitted = admitted.map_err(|declined| match declined {
+            Declined::Malformed(error) => error,
+            Declined::Denied(why) => RpcError::new(ErrorCode::Forbidden, why),
+        })?;
         Ok(Call {
             client,
             attempt,
             request: request.clone(),
             job,
-            params,
-            nonce,
-            submitted: self.wall(at),
+            admitted,
             view,
-            reserved: Vec::new(),
-            replans: 0,
+            reserved: false,
+            attempts: Attempts::default(),
             step: Step::Reserve,
             floor: self.ledger.acknowledged_revision,
         })
-    }
-
-    fn made_before(&self, call: &Call) -> Option<String> {
-        let key = self.request_key(call)?;
-        match call.view.requests.look_up(&call.request.user, &key) {
-            Lookup::Same(id) => Some(id),
-            _ => None,
-        }
-    }
-
-    fn request_key(&self, call: &Call) -> Option<RequestKey> {
-        let key = call.request.request_id.clone()?;
-        if self.settings.plant == Some(Plant::DropRequestId) {
-            return None;
-        }
-        let used_for = if self.settings.plant == Some(Plant::ReuseRequestId) {
-            json!([])
-        } else {
-            json!([call.request.job, Value::Object(call.params.clone()), false])
-        };
-        Some(RequestKey { key, digest: canonical::hex(&canonical::digest(&used_for)[..16]) })
     }
 
     fn step_soon(&mut self, at: usize, call: u64) {
@@ -254,8 +247,14 @@ impl Simulation {
             Step::Asked => {}
             Step::Read(index) => return self.read(at, number, call, index),
             Step::Wait(id) => {
-                if let Some(reply) = self.end_of(at, &id) {
+                if let Some(reply) = self.end_of(at, number, &mut call, &id) {
                     self.reply(call.client, call.attempt, reply);
+                    return Ok(());
+                }
+            }
+            Step::Commit(record, wait) => {
+                if let Some(may) = self.committed(at, &wait) {
+                    self.reply(call.client, call.attempt, committed(record, may));
                     return Ok(());
                 }
             }
@@ -265,51 +264,56 @@ impl Simulation {
         Ok(())
     }
 
-    /// The one-entry path if nobody holds, awaits or carries a lock in the way; else the long one.
+    /// The one-entry path if it can be taken; else the long one.
     fn reserve(&mut self, at: usize, number: u64, call: &mut Call) {
-        let locks = (call.job.declaration.locks)(&call.params);
         let Some(process) = &mut self.machines[at].process else { return };
-        let long = call.job.declaration.way == Way::Long;
-        if long || call.view.has_conflict(&locks) || process.flight.conflicts(&locks) {
+        if !call.admitted.goes_once(&call.view, &mut process.flight) {
             return self.queue(at, number, call);
         }
-        process.flight.take(&locks);
-        call.reserved = locks;
+        call.reserved = true;
         call.step = Step::Plan;
         self.step_soon(at, number);
     }
 
     /// The long path: the job waits in State for its locks.
     fn queue(&mut self, at: usize, number: u64, call: &mut Call) {
-        let submission = self.submission(at, call, &call.view.clone(), true);
+        let inputs = serde_json::to_vec(&call.admitted.params).unwrap_or_default();
+        let sealed = if self.settings.plant == Some(Plant::LeaveInputsOpen) {
+            String::from_utf8_lossy(&inputs).into_owned()
+        } else {
+            world::seal(&inputs)
+        };
+        let submission = self.submission(at, call, Some(sealed));
         call.step = Step::Asked;
         self.propose(at, Asker::Call(number), Body::Submit(Box::new(submission)));
     }
 
     fn plan_once(&mut self, at: usize, number: u64, call: &mut Call) {
         let scheduled = self.wall(at);
-        let plan = if call.replans == REPLANS_MAX {
-            Plan::ended(call.view.revision, Outcome::Conflict, "what the job looked at changed")
-        } else {
-            self.plan_alone(at, call, call.view.clone())
-        };
-        let times = Stages {
-            submitted: Some(call.submitted),
-            scheduled: Some(scheduled),
-            executed: Some(scheduled),
-            finished: Some(self.wall(at)),
-            committed: None,
-        };
-        let submission = self.submission(at, call, &call.view.clone(), false);
+        let conflict = call.attempts.conflict(call.view.revision);
+        let plan = conflict.unwrap_or_else(|| self.plan_alone(at, call, call.view.clone()));
+        let submission = self.submission(at, call, None);
         call.step = Step::Asked;
-        let body = Body::RunOnce(Box::new(RunOnce { submission, plan, times }));
-        self.propose(at, Asker::Call(number), body);
+        let entry = call.admitted.run_once(submission, plan, (scheduled, self.wall(at)));
+        self.propose(at, Asker::Call(number), Body::RunOnce(Box::new(entry)));
+    }
+
+    fn submission(&self, at: usize, call: &Call, inputs: Option<String>) -> Submission {
+        let machine = &self.machines[at];
+        let commit = |name: &str, bytes: &[u8]| {
+            Ok::<_, Infallible>(world::commitment(&call.admitted.nonce, name, bytes))
+        };
+        let Ok(shown) = call.admitted.shown(&call.view, commit);
+        let term = machine.process.as_ref().map_or(0, |process| process.role.term);
+        let master = (machine.identity.node, term);
+        call.admitted.submission(&call.view, master, shown, inputs)
     }
 
     /// Plans a job that is done in one entry.
     fn plan_alone(&self, at: usize, call: &Call, view: Arc<State>) -> Plan {
         let revision = view.revision;
-        match self.plan(at, call.job, &call.request.user, &call.params, (view, &call.nonce), None) {
+        let Admitted { user, params, nonce, .. } = &call.admitted;
+        match self.plan(at, call.job, user, params, (view, nonce), None) {
             Planned::Ended(plan) => *plan,
             Planned::Waits(_) => Plan::ended(revision, Outcome::Failed, "it waits"),
         }
@@ -323,7 +327,7 @@ impl Simulation {
         user: &str,
         params: &Params,
         (view, nonce): (Arc<State>, &str),
-        live: Option<Arc<LiveJob>>,
+        live: Option<Live>,
     ) -> Planned {
         let Some(process) = &self.machines[at].process else {
             let plan = Plan::ended(view.revision, Outcome::Failed, "the node is down");
@@ -346,7 +350,6 @@ impl Simulation {
             waits @ Planned::Waits(_) => return waits,
         };
         match self.settings.plant {
-            Some(Plant::SkipReadsCheck) => plan.reads.clear(),
             Some(Plant::DecideByWallClock) if self.wall(at) > FAR_AHEAD => {
                 plan.warnings.push("the year is late".to_owned());
             }
@@ -356,43 +359,6 @@ impl Simulation {
             _ => {}
         }
         Planned::Ended(plan)
-    }
-
-    fn submission(&self, at: usize, call: &Call, state: &State, long: bool) -> Submission {
-        let declaration = &call.job.declaration;
-        let default_s = settings::integer(&state.config, "jobs", "deadline_s");
-        let declared_s = declaration.deadline_s.unwrap_or(default_s);
-        let deadline_s = call.request.deadline_s.unwrap_or(declared_s);
-        let process = self.machines[at].process.as_ref();
-        let inputs = serde_json::to_vec(&call.params).unwrap_or_default();
-        let sealed = if self.settings.plant == Some(Plant::LeaveInputsOpen) {
-            String::from_utf8_lossy(&inputs).into_owned()
-        } else {
-            world::seal(&inputs)
-        };
-        Submission {
-            name: declaration.name.to_owned(),
-            kind: declaration.kind,
-            user: call.request.user.clone(),
-            credential_revision: state.credential_revision(&call.request.user).unwrap_or(0),
-            reason: None,
-            mode: Mode::Immediate,
-            parameters: shown(call),
-            nonce: Some(call.nonce.clone()),
-            inputs: long.then_some(sealed),
-            request: RequestFacts {
-                protocol: "json-rpc".to_owned(),
-                request_id: call.request.request_id.clone(),
-                ..RequestFacts::default()
-            },
-            request_key: self.request_key(call),
-            needs: tiebeam_jobs::needs(declaration, &call.params),
-            locks: (declaration.locks)(&call.params),
-            master: self.machines[at].identity.node,
-            term: process.map_or(0, |process| process.role.term),
-            deadline_us: deadline_s.saturating_mul(1_000_000),
-            submitted: call.submitted,
-        }
     }
 
     /// What the log or apply says to who asked.
@@ -408,6 +374,8 @@ impl Simulation {
             Asker::Call(number) => self.call_told(at, number, told)?,
             Asker::Runner(job) => self.runner_told(at, job, &told),
             Asker::Conductor => self.conductor_told(at),
+            Asker::Intent(job, key) => self.intent_told(at, job, &key, &told),
+            Asker::CatchUp => self.caught_up_told(at, &told)?,
             Asker::Agent => {}
         }
         Ok(())
@@ -433,47 +401,52 @@ impl Simulation {
             }
             Told::Applied(index, answer) => (index, answer),
         };
-        if let (Answer::Stale, Some(process)) = (&answer, &self.machines[at].process) {
-            call.view = process.board.clone();
-            if call.replans == REPLANS_MAX || call.view.has_conflict(&call.reserved) {
-                self.queue(at, number, &mut call);
-            } else {
-                call.replans += 1;
-                call.step = Step::Plan;
-                self.step_soon(at, number);
-            }
-            self.machines[at].pipeline.calls.insert(number, call);
-            return Ok(());
-        }
-        self.give_back(at, &mut call);
-        self.ledger.acknowledged_index = self.ledger.acknowledged_index.max(index);
-        match answer {
-            Answer::Job { id, record: Some(record) } => {
-                if call.request.wait && record.result.result_revision.is_some() {
-                    call.step = Step::Wait(id);
-                    self.machines[at].pipeline.calls.insert(number, call);
-                } else {
-                    self.reply(call.client, call.attempt, Reply::Done(record));
+        match submit::answered(answer) {
+            Answered::Stale => {
+                let Some(process) = &self.machines[at].process else { return Ok(()) };
+                call.view = process.board.clone();
+                match call.attempts.stale(&call.view, &call.admitted.locks) {
+                    Again::Queue => self.queue(at, number, &mut call),
+                    Again::Plan => {
+                        call.step = Step::Plan;
+                        self.step_soon(at, number);
+                    }
                 }
-            }
-            Answer::Job { id, record: None } | Answer::Existing { id } => {
-                call.step = Step::Wait(id);
                 self.machines[at].pipeline.calls.insert(number, call);
-                self.step_soon(at, number);
             }
-            Answer::Refused(error) => self.reply(call.client, call.attempt, Reply::Error(error)),
-            Answer::Done | Answer::Stale | Answer::Cancel(_) => {
-                let error = RpcError::new(ErrorCode::Internal, "an answer that does not fit");
+            Answered::Refused(error) => {
+                self.give_back(at, &mut call);
+                self.note_told(index);
                 self.reply(call.client, call.attempt, Reply::Error(error));
+            }
+            Answered::Started(Started { id, record }) => {
+                self.give_back(at, &mut call);
+                self.note_told(index);
+                let changed = record.as_ref().is_some_and(|r| r.result.result_revision.is_some());
+                match record {
+                    Some(record) if !(call.request.wait && changed) => {
+                        self.reply(call.client, call.attempt, Reply::Done(record));
+                    }
+                    _ => {
+                        call.step = Step::Wait(id);
+                        self.machines[at].pipeline.calls.insert(number, call);
+                        self.step_soon(at, number);
+                    }
+                }
             }
         }
         Ok(())
     }
 
+    fn note_told(&mut self, index: u64) {
+        self.ledger.acknowledged_index = self.ledger.acknowledged_index.max(index);
+    }
+
     fn give_back(&mut self, at: usize, call: &mut Call) {
-        let locks = std::mem::take(&mut call.reserved);
-        if let Some(process) = &mut self.machines[at].process {
-            process.flight.release(&locks);
+        if let Some(process) = &mut self.machines[at].process
+            && std::mem::take(&mut call.reserved)
+        {
+            process.flight.release(&call.admitted.locks);
         }
     }
 
@@ -492,47 +465,58 @@ impl Simulation {
         Ok(())
     }
 
-    /// How a job ended, if it did and every awaited member has its change (ruling 6).
-    fn end_of(&mut self, at: usize, id: &str) -> Option<Reply> {
-        let machine = &self.machines[at];
-        let process = machine.process.as_ref()?;
-        let ended = match process.board.live_job(id) {
-            Some(job) => {
-                let committed = machine.pipeline.reports.is_committed(job.sequence);
-                (job.has_ended() && committed).then(|| job.record.clone())?
-            }
+    /// How a job ended, if it did. One that made a change is answered once that is committed
+    /// (ruling 6).
+    fn end_of(&mut self, at: usize, number: u64, call: &mut Call, id: &str) -> Option<Reply> {
+        let now_us = self.clock_us(at);
+        let process = self.machines[at].process.as_ref()?;
+        let record = match process.board.live_job(id) {
+            Some(job) if !job.has_ended() => return None,
+            Some(job) => job.record.clone(),
             None => process.archive.jobs.get(id)?.clone(),
         };
-        Some(Reply::Done(ended))
+        let Some(index) = change_index(&process.board, id) else {
+            return Some(Reply::Done(record));
+        };
+        let wait = Wait::begin(&process.board, process.office(), index, now_us);
+        if let Some(may) = self.committed(at, &wait) {
+            return Some(committed(record, may));
+        }
+        let left_us = wait.until_us().saturating_sub(now_us);
+        call.step = Step::Commit(record, wait);
+        // A clock that is behind true time gets there later.
+        self.after_in_life(at, left_us + left_us / 1_000 + 1, Event::Call(number));
+        None
     }
 
-    /// Calls that wait for the board look at it again.
-    pub(super) fn board_changed(&mut self, at: usize) -> Result<(), Halt> {
-        let waits = |call: &Call| matches!(call.step, Step::Read(_) | Step::Wait(_));
+    /// Calls that wait look again.
+    pub(super) fn calls_go_on(&mut self, at: usize) -> Result<(), Halt> {
+        let waits =
+            |call: &Call| matches!(call.step, Step::Read(_) | Step::Wait(_) | Step::Commit(..));
         let calls = self.machines[at].pipeline.calls.iter();
         let waiting: Vec<u64> =
             calls.filter(|(_, call)| waits(call)).map(|(number, _)| *number).collect();
         for number in waiting {
             self.call_steps(at, number)?;
         }
+        Ok(())
+    }
+
+    /// There is a new State: calls and commands that wait for it look at it.
+    pub(super) fn board_changed(&mut self, at: usize) -> Result<(), Halt> {
+        self.calls_go_on(at)?;
         self.tend(at)
     }
 }
 
-fn no_master() -> RpcError {
-    RpcError::new(ErrorCode::NoMaster, "there is no master to take this call")
+/// The answer of a call whose wait is over. A master that is none any more may not say that the
+/// change is committed.
+fn committed(record: Arc<JobRecord>, may: bool) -> Reply {
+    if may { Reply::Done(record) } else { Reply::Unknown }
 }
 
-/// The parameters as the record shows them (ruling 21).
-fn shown(call: &Call) -> Map<String, Value> {
-    let secret = |name: &str| {
-        call.job.declaration.param(name).is_some_and(|param| param.secrecy != Secrecy::Open)
-    };
-    let one = |(name, value): (&String, &Value)| {
-        let value = if secret(name) { json!({"secret": "withheld"}) } else { value.clone() };
-        (name.clone(), value)
-    };
-    call.params.iter().map(one).collect()
+fn no_master() -> RpcError {
+    RpcError::new(ErrorCode::NoMaster, "there is no master to take this call")
 }
 
 fn bring_logins_back(plan: &mut Plan) {

@@ -1,5 +1,10 @@
-//! Faults that are built into the simulated shell on purpose, to prove that the invariants would
-//! notice them. They exist here only: no line of the product knows of them.
+//! Faults that are built in on purpose, to prove that the invariants would notice them.
+//!
+//! Some are steps of the executor that are left out, so in the code that the daemon runs; the
+//! others are in the simulated shell. A daemon has none of them: it is compiled with
+//! [`Sound`](tiebeam_executor::faults::Sound).
+
+use tiebeam_executor::faults::{Faults, Step};
 
 /// A planted fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,11 +45,25 @@ pub enum Plant {
     SpoilHistory,
     /// A node starts a command again whose journal says that it was started.
     ForgetJournal,
+    /// A command of which nobody knows how it ended is reported as failed.
+    GuessTheEnd,
+    /// A command that could not be started is reported as failed while it may still be started.
+    TellBeforeFence,
+}
+
+/// What a run leaves out of the executor.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Planted(pub Option<Plant>);
+
+impl Faults for Planted {
+    fn skips(&self, step: Step) -> bool {
+        self.0.and_then(Plant::step) == Some(step)
+    }
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Plant; 18] = [
+    pub const ALL: [Plant; 20] = [
         Plant::AcknowledgeBeforeSync,
         Plant::ForgetAppliedIndex,
         Plant::SkipReadsCheck,
@@ -63,6 +82,8 @@ impl Plant {
         Plant::LeadWithGap,
         Plant::SpoilHistory,
         Plant::ForgetJournal,
+        Plant::GuessTheEnd,
+        Plant::TellBeforeFence,
     ];
 
     /// Its name on the command line.
@@ -86,7 +107,23 @@ impl Plant {
             Plant::LeadWithGap => "lead-with-gap",
             Plant::SpoilHistory => "spoil-history",
             Plant::ForgetJournal => "forget-journal",
+            Plant::GuessTheEnd => "guess-the-end",
+            Plant::TellBeforeFence => "tell-before-fence",
         }
+    }
+
+    /// The step of the executor that it leaves out.
+    fn step(self) -> Option<Step> {
+        Some(match self {
+            Plant::SkipReadsCheck => Step::SendReads,
+            Plant::ReuseRequestId => Step::DigestCall,
+            Plant::DropRequestId => Step::SendRequestId,
+            Plant::ForgetWaitingJobs => Step::ScheduleWaiting,
+            Plant::ForgetJournal => Step::ReadJournal,
+            Plant::GuessTheEnd => Step::AdmitDoubt,
+            Plant::TellBeforeFence => Step::FenceFirst,
+            _ => return None,
+        })
     }
 
     /// The plant of this name.

@@ -14,9 +14,10 @@ pub(super) use super::queues::{Halt, Identity, Round, Shown, Told};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use tiebeam_core::effect::{Answer, Effect};
-use tiebeam_core::lock::LockSet;
 use tiebeam_core::proposal::{Body, Header, Proposal};
 use tiebeam_core::{State, snapshot as state_bytes};
+use tiebeam_executor::Office;
+use tiebeam_executor::submit::Flight;
 use tiebeam_proto::chain::Head;
 use tiebeam_proto::time::Time;
 use tiebeam_replica::log::{Log, LogError, LogSettings};
@@ -61,7 +62,7 @@ pub(super) struct Process {
     applying: VecDeque<Batch>,
     waiters: BTreeMap<u64, (u64, u64)>,
     /// Locks of plans on their way into the log.
-    pub(super) flight: LockSet,
+    pub(super) flight: Flight,
     pub(super) role: RoleReport,
     stamped_us: u64,
     since_snapshot: u64,
@@ -144,7 +145,7 @@ impl Process {
             writing: VecDeque::new(),
             applying: VecDeque::new(),
             waiters: BTreeMap::new(),
-            flight: LockSet::new(),
+            flight: Flight::default(),
             stamped_us: now_us,
             since_snapshot: 0,
             fetched: None,
@@ -176,7 +177,12 @@ impl Process {
 
     /// Whether it leads and has applied its own first entry.
     pub(super) fn is_master(&self) -> bool {
-        self.role.role == Role::Leader && self.board.term == self.role.term
+        self.office().is_master(&self.board)
+    }
+
+    /// Its office, as raft last said.
+    pub(super) fn office(&self) -> Office {
+        Office { leads: self.role.role == Role::Leader, term: self.role.term }
     }
 
     /// Node id of the leader that it knows of.

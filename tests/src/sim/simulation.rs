@@ -18,6 +18,7 @@ use std::sync::Arc;
 use tiebeam_core::State;
 use tiebeam_core::genesis::Genesis;
 use tiebeam_core::state::Member;
+use tiebeam_executor::end::CommandResult;
 use tiebeam_proto::time::Time;
 use tiebeam_replica::Input;
 use tiebeam_replica::membership::{Membership, raft_id};
@@ -63,7 +64,9 @@ pub(super) enum Event {
     /// A frame arrives.
     Deliver { from: usize, frame: Frame },
     /// A program on the machine ends.
-    ProgramEnds(agent::Name, &'static str),
+    ProgramEnds(agent::Name, CommandResult),
+    /// A shim begins, unless its attempt was taken back.
+    ShimBegins(agent::Name),
     /// The node's clock ticks.
     Tick,
     /// The log writer has its turn.
@@ -294,7 +297,8 @@ impl Simulation {
             if life.is_some_and(|life| life != machine.life) {
                 return Ok(true);
             }
-            if self.now_us < machine.paused_until_us && !matches!(event, Event::ProgramEnds(..)) {
+            let beside = matches!(event, Event::ProgramEnds(..) | Event::ShimBegins(_));
+            if self.now_us < machine.paused_until_us && !beside {
                 let later = machine.paused_until_us;
                 self.queue.insert((later, number), (whose, event));
                 return Ok(true);
@@ -372,6 +376,7 @@ impl Simulation {
         match event {
             Event::Deliver { from, frame } => return self.deliver(at, from, frame),
             Event::ProgramEnds(name, how) => return self.program_ends(at, name, how),
+            Event::ShimBegins(name) => return self.shim_begins(at, &name),
             Event::Tick => self.tick(at),
             Event::Write => return self.write(at),
             Event::Persisted(group) => {

@@ -12,6 +12,7 @@ use std::task::{Context, Poll, Waker};
 use tiebeam_core::declaration::Params;
 use tiebeam_core::proposal::Plan;
 use tiebeam_core::{Path, State, Tree, diff, job};
+use tiebeam_executor::command::{self, Ask, Refusal};
 use tiebeam_jobs::world::{
     CertificateOffer, CheckedCertificate, CommandWish, DebugFound, DebugWish, DerivedSecret, Part,
     SealedSecret, World,
@@ -31,6 +32,13 @@ pub(super) enum Planned {
     Waits(Vec<CommandWish>),
 }
 
+/// A job on the long path.
+pub(super) struct Live {
+    pub(super) job: Arc<job::Job>,
+    /// Commands that its function cannot have.
+    pub(super) refused: BTreeMap<String, Refusal>,
+}
+
 /// The outside of one run of a job function.
 pub(super) struct SimWorld {
     /// The node and its term.
@@ -47,8 +55,8 @@ pub(super) struct SimWorld {
     pub(super) revisions: Arc<BTreeMap<u64, Arc<JobRecord>>>,
     /// What is derived depends on it.
     pub(super) nonce: String,
-    /// The job as State has it now, on the long path: what its commands came to.
-    pub(super) live: Option<Arc<job::Job>>,
+    /// The job, on the long path.
+    pub(super) live: Option<Live>,
     /// The node's jobs have other code than they had.
     pub(super) upgraded: bool,
     /// Commands that the run asked for and that have no intent.
@@ -92,6 +100,18 @@ pub(super) fn open(sealed: &str) -> Option<Vec<u8>> {
     let mut bytes = canonical::parse_hex(sealed)?;
     bytes.iter_mut().for_each(|byte| *byte ^= 0xA5);
     Some(bytes)
+}
+
+fn job_error(refusal: Refusal) -> JobError {
+    match refusal {
+        Refusal::Cancelled(text) => JobError::Cancelled(text),
+        Refusal::Indeterminate(text) => JobError::Indeterminate(text),
+    }
+}
+
+/// The commitment to a parameter's value.
+pub(super) fn commitment(nonce: &str, name: &str, value: &[u8]) -> String {
+    format!("sha256:{}", digest(&format!("{nonce} {name} {}", canonical::hex(value))))
 }
 
 impl SimWorld {
@@ -187,25 +207,19 @@ impl World for SimWorld {
 
     fn command(&self, mut wish: CommandWish) -> BoxFuture<Result<CommandRecord, JobError>> {
         wish.timeout_s += u64::from(self.upgraded);
-        let Some(job) = &self.live else {
+        let Some(live) = &self.live else {
             let error = JobError::failed("a job that is done in one entry cannot run commands");
             return Box::pin(async { Err(error) });
         };
-        let record = job.record.commands.iter().find(|record| record.name == wish.key);
-        match (job.command(&wish.key), record) {
-            (Some(known), _) if known.digest != digest_of(&wish) => {
-                let text = "the job's code changed: a command has other arguments than recorded";
-                Box::pin(async move { Err(JobError::Indeterminate(text.to_owned())) })
-            }
-            (Some(_), Some(record)) if record.result != "open" => {
-                let record = record.clone();
-                Box::pin(async move { Ok(record) })
-            }
-            (Some(_), _) => Box::pin(std::future::pending()),
-            (None, _) if job.cancel.is_some() => {
-                Box::pin(async { Err(JobError::Cancelled("the job was cancelled".to_owned())) })
-            }
-            (None, _) => {
+        if let Some(refusal) = live.refused.get(&wish.key) {
+            let error = job_error(refusal.clone());
+            return Box::pin(async { Err(error) });
+        }
+        match command::ask(&self.newest, live.job.sequence, &wish.key, &digest_of(&wish)) {
+            Ask::Ended(record) => Box::pin(async { Ok(*record) }),
+            Ask::Refused(refusal) => Box::pin(async { Err(job_error(refusal)) }),
+            Ask::Await => Box::pin(std::future::pending()),
+            Ask::Intend => {
                 self.wishes.lock().unwrap_or_else(PoisonError::into_inner).push(wish);
                 Box::pin(std::future::pending())
             }
@@ -230,7 +244,7 @@ impl World for SimWorld {
     }
 
     fn submitted_to(&self) -> u32 {
-        self.live.as_ref().map_or(self.master.0, |job| job.record.scheduling.master)
+        self.live.as_ref().map_or(self.master.0, |live| live.job.record.scheduling.master)
     }
 
     fn hand_over(&self, _to: &[u32]) -> BoxFuture<Result<(), JobError>> {

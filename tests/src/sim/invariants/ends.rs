@@ -103,6 +103,15 @@ pub(super) fn failures_change_nothing(ledger: &Ledger, records: &[JobRecord]) ->
             let ran = command.name == "config_change" || ledger.started.contains(&key);
             hold(ran, name, || format!("{key:?} is said to have run and has not"))?;
         }
+        for command in record.commands.iter().filter(|command| command.is_definite()) {
+            let sequence = tiebeam_core::job::parse_job_id(&record.job).map_or(0, |(_, at)| at);
+            let key = (sequence, command.name.clone(), command.node);
+            let known = ledger.ended.get(&key).copied();
+            let so = !ledger.started.contains(&key) || known == Some(command.result.as_str());
+            hold(so, name, || {
+                format!("{key:?} is said to be {}, it ended {known:?}", command.result)
+            })?;
+        }
     }
     Ok(())
 }

@@ -216,6 +216,10 @@ fn invariant_6_a_failure_with_a_revision_and_a_doubt_without_evidence_are_found(
     ran.commands.push(CommandRecord { result: "ok".into(), ..command });
     assert_eq!(check(&ledger, ran.clone()), 6, "it is said to have run");
     ledger.started.insert((1, "run".into(), 11));
+    assert_eq!(check(&ledger, ran.clone()), 6, "nobody knows how it ended");
+    ledger.ended.insert((1, "run".into(), 11), "cancelled");
+    assert_eq!(check(&ledger, ran.clone()), 6, "it ended otherwise");
+    ledger.ended.insert((1, "run".into(), 11), "ok");
     assert_eq!(check(&ledger, ran), 0);
 }
 
