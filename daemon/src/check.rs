@@ -82,12 +82,20 @@ pub fn check(data: &Path) -> Result<bool, CheckError> {
     println!("node {} ({}) of cluster {}", identity.node_id, identity.name, identity.cluster_id);
     let (snapshots, newest) = check_snapshots(data)?;
     let log = check_log(data)?;
-    let (history, report) = check_history(data, newest.as_ref().map(|newest| newest.chain))?;
+    let alone = newest.as_ref().is_none_or(|newest| newest.is_alone(&identity));
+    let chain = newest.as_ref().map(|newest| newest.chain);
+    let (history, report) = check_history(data, chain, alone)?;
     let mut sound = snapshots && log && history;
     if sound {
         sound = check_ends(data, &identity, newest.as_ref(), report.as_ref())?;
     }
-    println!("{}", if sound { "everything is sound" } else { "something is wrong: see above" });
+    let gaps = report.is_some_and(|report| !report.gaps.is_empty());
+    let verdict = match (sound, gaps) {
+        (false, _) => "something is wrong: see above",
+        (true, true) => "nothing is wrong; the history is not complete: see above",
+        (true, false) => "everything is sound",
+    };
+    println!("{verdict}");
     Ok(sound)
 }
 
@@ -96,6 +104,13 @@ struct Newest {
     meta: SnapshotMeta,
     /// The chain as it has it.
     chain: Chain,
+}
+
+impl Newest {
+    /// Whether this node is the only voter.
+    fn is_alone(&self, identity: &Identity) -> bool {
+        self.meta.membership.is_only_voter(identity.raft_id())
+    }
 }
 
 /// Whether the snapshots are sound, and the newest whole one.
@@ -168,8 +183,13 @@ fn check_log(data: &Path) -> Result<bool, CheckError> {
 }
 
 /// A snapshot is written only when the history is durable up to it: `chain` says what must be
-/// there, and what stood before a cut.
-fn check_history(data: &Path, chain: Option<Chain>) -> Result<(bool, Option<Report>), CheckError> {
+/// there, and what stood before a cut. A gap of a member of several is no damage: the other members
+/// have its records, and the hashes on both sides of it pin them.
+fn check_history(
+    data: &Path,
+    chain: Option<Chain>,
+    alone: bool,
+) -> Result<(bool, Option<Report>), CheckError> {
     let folder = data.join("history");
     if !folder.exists() && chain.is_some_and(|chain| chain.index == 0) {
         // `init` makes no history; the first start does.
@@ -189,9 +209,10 @@ fn check_history(data: &Path, chain: Option<Chain>) -> Result<(bool, Option<Repo
     for problem in &report.problems {
         println!("history {}: WRONG: {}", problem.path.display(), problem.what);
     }
-    let sound = report.problem_count == 0 && report.gaps.is_empty();
+    let sound = report.problem_count == 0 && (report.gaps.is_empty() || !alone);
     for (from, to) in &report.gaps {
-        println!("history: WRONG: records {from} to {to} are missing");
+        let word = if alone { "WRONG" } else { "gap" };
+        println!("history: {word}: {}", crate::facts::missing(*from, *to, alone));
     }
     if report.pruned > 0 {
         println!("history: {} records of reads are pruned: their hashes are here", report.pruned);
@@ -203,7 +224,11 @@ fn check_history(data: &Path, chain: Option<Chain>) -> Result<(bool, Option<Repo
         report.from,
         report.to,
         report.head,
-        if sound { ": the chain is unbroken" } else { "" }
+        match (sound, report.gaps.is_empty()) {
+            (false, _) => "",
+            (true, true) => ": the chain is unbroken",
+            (true, false) => ": the chain is unbroken but for the gaps",
+        }
     );
     Ok((sound, Some(report)))
 }
@@ -218,8 +243,7 @@ fn check_ends(
 ) -> Result<bool, CheckError> {
     let (log, _) = log::read(&mut DataDisk::new(data), LOG_FOLDER).map_err(CheckError::Log)?;
     let (last, mark) = (log.last().index, newest.map_or(0, |newest| newest.meta.mark.index));
-    let own = [identity.raft_id()];
-    let alone = newest.is_some_and(|newest| newest.meta.membership.voters.iter().eq(&own));
+    let alone = newest.is_some_and(|newest| newest.is_alone(identity));
     if last < mark && alone {
         println!(
             "log: WRONG: it ends at index {last}, before the snapshot at {mark}: its end is lost"
@@ -284,5 +308,39 @@ mod tests {
         std::fs::create_dir(data.join(LOG_FOLDER)).unwrap();
         assert!(!check(&data).unwrap());
         std::fs::remove_dir_all(&data).unwrap();
+    }
+
+    #[test]
+    fn a_gap_is_no_damage_where_another_voter_can_fill_it() {
+        use crate::history::fixture::{Folder, Maker};
+        use crate::history::{HistoryThread, Start};
+        let (folder, mut maker) = (Folder::new(), Maker::new());
+        let records = maker.jobs(30);
+        let write = |start: &Start, of: std::ops::Range<usize>| {
+            let thread = HistoryThread::spawn(start).unwrap();
+            of.clone().for_each(|at| thread.handle.archive(records[at].clone()).unwrap());
+            thread.handle.sync_to(of.end as u64).unwrap();
+            thread.stop().unwrap();
+        };
+        let head = |index: usize| Head {
+            index: index as u64,
+            hash: chain::from_text(&records[index - 1].link.this).unwrap(),
+        };
+        write(&Start::at(folder.path(), None), 0..10);
+        write(&Start::behind(folder.path(), head(20)), 20..30);
+        let chain = Chain { index: 30, head: head(30).hash, ..Chain::default() };
+        let looked = |alone: bool| check_history(folder.path(), Some(chain), alone).unwrap();
+        let (sound, report) = looked(false);
+        assert_eq!((sound, report.unwrap().gaps), (true, vec![(11, 20)]));
+        assert!(!looked(true).0, "nobody else has them");
+        let segment = std::fs::read_dir(folder.path().join("history")).unwrap();
+        let mut segments: Vec<_> = segment.map(|entry| entry.unwrap().path()).collect();
+        segments.retain(|path| path.extension().is_some_and(|end| end == "seg"));
+        segments.sort();
+        let mut bytes = std::fs::read(&segments[0]).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::write(&segments[0], bytes).unwrap();
+        assert!(!looked(false).0, "a wrong byte is wrong all the same");
     }
 }

@@ -1,17 +1,23 @@
 //! What this node can tell of itself, of revisions and of records: read-only answers for methods
 //! and job functions.
 
+use crate::cluster::keeper;
 use crate::engine::Engine;
 use crate::history::HistoryError;
+use crate::metrics::HeldBack;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 use tiebeam_core::State;
 use tiebeam_core::state::Chain;
 use tiebeam_jobs::JobError;
 use tiebeam_proto::chain::to_text as text_of;
 use tiebeam_proto::record::{Archived, JobRecord, TreeRecord};
 use tiebeam_proto::{ErrorCode, RpcError, jobfile, time::Time};
+
+/// How long the log may wait for the histories of a majority before it is called a problem.
+const LOG_PATIENCE: Duration = Duration::from_secs(120);
 
 fn record_of(archived: &Archived) -> Option<Arc<JobRecord>> {
     serde_json::from_slice(&archived.canonical).ok().map(Arc::new)
@@ -168,7 +174,13 @@ pub fn health(engine: &Engine) -> Value {
     } else if !engine.space.is_enough() {
         problems.push("the disk is nearly full: new jobs that change something are refused".into());
     }
+    problems.extend(log_held_back(&engine.metrics.log_held_back));
     let state = engine.board.state();
+    if keeper::is_only_voter(&state, engine.identity.node_id) {
+        let gaps = engine.history.gaps(state.chain.floor_index.max(1));
+        let text = |(from, to): (u64, u64)| format!("history: {}", missing(from, to, true));
+        problems.extend(gaps.into_iter().map(text));
+    }
     let holders = state.locks_in_doubt().count();
     if holders > 0 {
         problems.push(format!("{holders} jobs hold locks in doubt: see lock_list"));
@@ -177,6 +189,28 @@ pub fn health(engine: &Engine) -> Value {
     problems.extend(crate::certificates::warnings(engine));
     problems.extend(engine.cluster.clocks.warnings(&state));
     json!({"ok": problems.is_empty(), "problems": problems})
+}
+
+/// Says that the log does not get shorter, when that has lasted.
+fn log_held_back(held_back: &HeldBack) -> Option<String> {
+    let waited = held_back.waited().filter(|waited| *waited >= LOG_PATIENCE)?;
+    let (entries, seconds) = (held_back.entries(), waited.as_secs());
+    Some(format!(
+        "the log keeps {entries} entries, for {seconds} s already: no majority of voters has their \
+         records in its history"
+    ))
+}
+
+/// What is said of records of a gap. Other members have what a snapshot of theirs left out here;
+/// what the only voter lacks nobody is known to have.
+pub fn missing(from: u64, to: u64, only_voter: bool) -> String {
+    match only_voter {
+        true => format!("records {from} to {to} are missing, and there is no other voter to ask"),
+        false => format!(
+            "records {from} to {to} are not here: this node went on behind a snapshot and fetches \
+             them from other members"
+        ),
+    }
 }
 
 /// Verifies the kept history: every block, every link, and that it ends where State says.
@@ -203,8 +237,12 @@ pub fn verify_history(engine: &Engine) -> Result<Value, JobError> {
         let what = format!("record {} does not follow what was cut", chain.floor_index);
         problems.push(json!({"file": engine.history.folder().display().to_string(), "what": what}));
     }
+    let alone = keeper::is_only_voter(&engine.board.state(), engine.identity.node_id);
+    let gap = |(from, to): &(u64, u64)| missing(*from, *to, alone);
     Ok(json!({
-        "ok": report.problem_count == 0 && report.gaps.is_empty() && begins,
+        "ok": report.problem_count == 0 && (report.gaps.is_empty() || !alone) && begins,
+        "complete": report.gaps.is_empty(),
+        "missing": report.gaps.iter().map(gap).collect::<Vec<_>>(),
         "floor": chain.floor_index,
         "records": report.records,
         "pruned": report.pruned,

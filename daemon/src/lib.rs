@@ -5,6 +5,7 @@
 pub mod assembly;
 pub mod auth;
 pub mod backup;
+pub mod blobs;
 pub mod board;
 pub mod ca;
 pub mod certificate;

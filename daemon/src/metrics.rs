@@ -11,6 +11,7 @@ use prometheus_client::registry::Registry;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tiebeam_core::state::Member;
 
 /// A counter by how jobs ended.
@@ -35,12 +36,43 @@ pub struct Metrics {
     pub log_syncs: AtomicU64,
     /// Groups written to the raft log.
     pub log_groups: AtomicU64,
+    /// What of the log waits for histories.
+    pub log_held_back: HeldBack,
     /// Whether room on the disk is short: then no spare segment of the log is filled.
     pub short_of_room: AtomicBool,
+    /// Outputs here that have too few copies and could not be given more.
+    pub blobs_short: AtomicU64,
     /// Snapshots taken.
     pub snapshots: Counter,
     /// How far running jobs are.
     pub progress: Progress,
+}
+
+/// What of the log could go, if only a majority had its records in their histories (ruling 16).
+#[derive(Default)]
+pub struct HeldBack {
+    entries: AtomicU64,
+    since: Mutex<Option<Instant>>,
+}
+
+impl HeldBack {
+    /// Notes how many entries wait now.
+    pub fn note(&self, entries: u64) {
+        self.entries.store(entries, Ordering::Relaxed);
+        let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        *since = (entries > 0).then(|| since.unwrap_or_else(Instant::now));
+    }
+
+    /// How many entries wait.
+    pub fn entries(&self) -> u64 {
+        self.entries.load(Ordering::Relaxed)
+    }
+
+    /// For how long entries have been waiting.
+    pub fn waited(&self) -> Option<Duration> {
+        let since = *self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        since.map(|since| since.elapsed())
+    }
 }
 
 /// How far running jobs say they are; best effort, never replicated.
@@ -165,6 +197,11 @@ fn gauges(engine: &Engine) -> Vec<(&'static str, &'static str, u64)> {
         ("chain_index", "Newest record of the history", state.chain.index),
         ("history_floor", "Oldest record that the cluster keeps", state.chain.floor_index),
         ("history_reads_from", "Oldest record of a read that is kept", state.chain.reads_below),
+        (
+            "log_held_back_entries",
+            "Entries kept because no majority has their records in its history",
+            engine.metrics.log_held_back.entries(),
+        ),
         ("history_bytes", "Bytes of the history on this node", engine.history.bytes()),
         ("history_bytes_max", "Bytes that it may use", engine.settings.load().history.bytes_max.0),
         ("history_lag_records", "Records not yet written", count(history_records)),
@@ -174,6 +211,11 @@ fn gauges(engine: &Engine) -> Vec<(&'static str, &'static str, u64)> {
             engine.history.gap_records(),
         ),
         ("history_whole_from", "Oldest record without a gap above it", engine.history.whole_from()),
+        (
+            "blobs_short",
+            "Outputs of commands with fewer copies than there should be",
+            engine.metrics.blobs_short.load(Ordering::Relaxed),
+        ),
         ("job_files_lag_records", "Records whose job file is not written", job_files_lag),
         ("job_files_skipped", "Job files left out because there were newer ones", skipped),
         ("disk_free_bytes", "Free bytes below the data folder", free),

@@ -5,6 +5,7 @@
 //! 1): close the listeners, hand over, let every open request get its answer, sync, exit 0.
 
 use crate::assembly::{Parts, assemble};
+use crate::blobs::spread;
 use crate::certificates::{self, CertificatesError};
 use crate::cluster::{catch_up, install, keeper, remote, rotation};
 use crate::damaged::Damaged;
@@ -360,8 +361,10 @@ fn spawn_tasks(engine: &Arc<Engine>, raft: &Sender<ToRaft>) {
     tokio::spawn(keeper::catch_up(engine.clone()));
     tokio::spawn(keeper::report(engine.clone()));
     tokio::spawn(keeper::follow_members(engine.clone()));
+    tokio::spawn(keeper::tell_histories(engine.clone(), raft.clone()));
     tokio::spawn(keeper::watch_gaps(engine.clone(), raft.clone()));
     tokio::spawn(catch_up::from_members(engine.clone()));
+    tokio::spawn(spread::tend(engine.clone()));
     tokio::spawn(keeper::fetch_authority(engine.clone()));
     tokio::spawn(keeper::keep(engine.clone()));
     tokio::spawn(keeper::ask_facts(engine.clone()));

@@ -2,6 +2,7 @@
 
 use crate::auth;
 use crate::certificate::Holder;
+use crate::cluster::keeper;
 use crate::cluster::remote;
 use crate::engine::Engine;
 use crate::front::seam::{
@@ -293,7 +294,9 @@ impl Service for Node {
         let led = engine.cluster.leader().is_some();
         let whole = engine.history.gaps(state.chain.floor_index.max(1)).is_empty();
         let caught_up = engine.cluster.is_caught_up();
-        let ready = led && whole && caught_up && !engine.stop.is_cancelled();
+        // What the only voter lacks nobody is awaited for: it is a problem, and the node serves.
+        let alone = keeper::is_only_voter(&state, engine.identity.node_id);
+        let ready = led && (whole || alone) && caught_up && !engine.stop.is_cancelled();
         let health = crate::facts::health(engine);
         let about = json!({
             "ready": ready,

@@ -125,6 +125,10 @@ pub struct CommandRecord {
     /// How an `indeterminate` or `refused` was established.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence: Option<String>,
+    /// Nodes that had the whole output as a blob when the command ended; empty if the record has
+    /// it all (ruling 32).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holders: Vec<u32>,
     /// The key that the job gave, unique within the job.
     pub name: String,
     /// The node that ran it.
@@ -368,6 +372,7 @@ mod tests {
             status: Some(1),
             clock_offset_us: Some(1),
             evidence: text(),
+            holders: vec![11],
             ..CommandRecord::default()
         }
     }

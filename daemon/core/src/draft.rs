@@ -146,6 +146,7 @@ impl Draft {
             warnings: self.warnings,
             dry_run: None,
             member: if ok { self.member } else { None },
+            open: Vec::new(),
             derived: if ok { self.derived } else { Vec::new() },
         }
     }

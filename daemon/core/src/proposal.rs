@@ -225,6 +225,10 @@ pub struct Plan {
     /// A change of membership; it makes the proposal the context of raft's own entry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub member: Option<MemberChange>,
+    /// Keys of the commands whose end was not known when it was decided that it cannot be known how
+    /// the job ended; empty if that rests on something else.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub open: Vec<String>,
 }
 
 impl Plan {
@@ -241,6 +245,7 @@ impl Plan {
             dry_run: None,
             derived: Vec::new(),
             member: None,
+            open: Vec::new(),
         }
     }
 }

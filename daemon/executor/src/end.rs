@@ -82,6 +82,9 @@ pub struct CommandEnd {
     pub truncated: bool,
     /// Whether the kept output lies in `blobs/` under its digest.
     pub blob: bool,
+    /// Nodes that have the blob.
+    #[serde(default)]
+    pub holders: Vec<u32>,
     /// How a refusal or a doubt was established, and other remarks.
     pub evidence: Option<String>,
 }
@@ -100,6 +103,7 @@ impl CommandEnd {
             output_sha256: None,
             truncated: false,
             blob: false,
+            holders: Vec::new(),
             evidence: Some(evidence),
         }
     }
@@ -120,6 +124,7 @@ impl CommandEnd {
             status: self.status.or(self.signal.map(|signal| -signal)),
             clock_offset_us: None,
             evidence: self.evidence.clone(),
+            holders: self.holders.clone(),
         }
     }
 }

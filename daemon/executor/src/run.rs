@@ -224,13 +224,13 @@ fn base_view(state: &Arc<State>, job: &Job) -> Arc<State> {
 
 /// How a job that was asked to stop ended: as asked, unless a command's end is not known.
 fn stopped(live: Option<&Arc<Job>>, plan: Plan, why: Stop) -> Plan {
-    let unknown = live.is_some_and(|job| {
-        job.open_commands().next().is_some()
-            || job.record.commands.iter().any(|command| command.result == "indeterminate")
+    let open = live.map_or_else(Vec::new, |job| {
+        let unknown = job.record.commands.iter().filter(|command| !command.is_definite());
+        unknown.map(|command| command.name.clone()).collect()
     });
-    if unknown {
-        let text = format!("{}; a command's end is not known", why.text);
-        return Plan { outcome: Outcome::Indeterminate, error: Some(text), ..plan };
+    if !open.is_empty() {
+        let error = Some(format!("{}; a command's end is not known", why.text));
+        return Plan { outcome: Outcome::Indeterminate, error, open, ..plan };
     }
     Plan { outcome: why.outcome, error: Some(why.text), ..plan }
 }

@@ -11,7 +11,10 @@ pub(crate) static JOB: Job = Job {
         summary: "Verify the kept history against its chain of hashes",
         description: "Reads every record that the master keeps and compares its hash with the \
                       chain that the cluster agreed on: a record that was changed, taken out or \
-                      put in is found and named. Needs no key. It can take minutes where there \
+                      put in is found and named. Needs no key. `ok` is false if anything \
+                      is wrong. Records that this node still fetches from other members are not \
+                      wrong: `complete` is false then, and `missing` says which and why. It can \
+                      take minutes where there \
                       are millions of records. `tiebeamd check` does the same offline.",
         way: Way::Long,
         deadline_s: Some(3600),

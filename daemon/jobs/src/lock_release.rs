@@ -15,7 +15,8 @@ pub(crate) static JOB: Job = Job {
                       still run somewhere. If you know that nothing of it runs any more (the node \
                       was reinstalled, the process is gone), say why and let go. Look at \
                       lock_list and job_info first. The record keeps the reason. Returns the \
-                      locks.",
+                      locks; a job that held none is let go of all the same, and its commands' \
+                      late ends are not recorded any more.",
         params: &[
             Param::must("job_id", Type::JobId, "the job that holds them, from lock_list"),
             Param::must("reason", Type::Line, "how you know that nothing of it runs any more"),
@@ -36,8 +37,8 @@ pub(crate) static JOB: Job = Job {
 async fn lock_release(run: Run) -> Result<Value, JobError> {
     let job = run.text("job_id").unwrap_or_default();
     let state = run.state();
-    let Some((_, doubt)) = state.locks_in_doubt().find(|(_, doubt)| doubt.job == job) else {
-        let text = format!("the job {job} holds no locks in doubt; lock_list shows those that do");
+    let Some(doubt) = state.doubts.values().find(|doubt| doubt.job == job) else {
+        let text = format!("the job {job} is not in doubt; lock_list shows those that hold locks");
         return Err(JobError::Failed(text));
     };
     let locks: Vec<String> = doubt.locks.iter().map(ToString::to_string).collect();

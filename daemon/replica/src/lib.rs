@@ -69,7 +69,7 @@
 //! 4. Apply in order; assert `entry.index == applied + 1`. For an entry of kind `Conf`, send
 //!    `ConfApplied` before the `Applied` that covers it.
 //! 5. A snapshot is durable before `SnapshotTaken`, and the log's prefix is dropped after that, up
-//!    to [`snapshot::oldest_kept`] at most.
+//!    to what [`prefix::Prefix`] says and [`snapshot::oldest_kept`] at most.
 //! 6. A panic out of a node or a log ends the process: its memory may contradict its log.
 
 pub mod drive;
@@ -78,6 +78,7 @@ pub mod log;
 mod logger;
 pub mod membership;
 pub mod node;
+pub mod prefix;
 pub mod recovery;
 pub mod seams;
 pub mod snapshot;

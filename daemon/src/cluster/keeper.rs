@@ -65,6 +65,23 @@ pub async fn report(engine: Arc<Engine>) {
     }
 }
 
+/// As the leader, tells all members and this node itself what each has durably in its history: a
+/// prefix of the log goes when a majority has its records (ruling 16).
+pub async fn tell_histories(engine: Arc<Engine>, raft: Sender<ToRaft>) {
+    loop {
+        if engine.role.borrow().leads {
+            let histories = engine.cluster.histories(report_now(&engine));
+            engine.cluster.tell_histories(&histories);
+            // The raft thread has gone only if the node stops.
+            let _ = raft.send(ToRaft::Held(histories.0));
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+            () = engine.stop.cancelled() => return,
+        }
+    }
+}
+
 /// Counts as a job that waits while entries are applied, so that what may be done later is done
 /// later on every member, and not only where the calls arrive.
 pub async fn note_load(engine: Arc<Engine>, jobs_waiting: Arc<AtomicU64>) {
@@ -133,6 +150,17 @@ fn may_lead(state: &State, node: u32) -> bool {
     affinity(state, node) > 0 || state.voters().all(|(voter, _)| affinity(state, voter) == 0)
 }
 
+/// Whether a node may lead: not with a gap in its history (ruling 16), unless there is no other
+/// voter; then nobody is kept from leading by it, and the gap stands in health and verification.
+fn is_electable(state: &State, node: u32, whole: bool) -> bool {
+    (whole || is_only_voter(state, node)) && may_lead(state, node)
+}
+
+/// Whether nobody else votes.
+pub fn is_only_voter(state: &State, node: u32) -> bool {
+    state.voters().all(|(voter, _)| voter == node) && state.voters().next().is_some()
+}
+
 /// The other voters that answer, in the order in which they are to be the next master: those that
 /// may lead, have caught up, are wanted most and lack the least.
 pub fn successors(cluster: &Cluster, state: &State) -> Vec<u64> {
@@ -157,7 +185,7 @@ pub async fn watch_gaps(engine: Arc<Engine>, raft: Sender<ToRaft>) {
     loop {
         let floor = engine.board.state().chain.floor_index.max(1);
         let whole = engine.history.gaps(floor).is_empty();
-        let able = whole && may_lead(&engine.board.state(), engine.identity.node_id);
+        let able = is_electable(&engine.board.state(), engine.identity.node_id, whole);
         if able != electable {
             electable = able;
             tracing::info!(electable, "whether this node may lead");
@@ -348,6 +376,24 @@ mod tests {
         };
         assert_eq!(never(11), (false, true));
         assert_eq!(never(12), (true, true), "there has to be a master");
+    }
+
+    #[test]
+    fn a_gap_keeps_a_node_from_leading_only_if_there_is_another_voter() {
+        let member = |node: u64, voter: bool| Member {
+            raft_id: node << 16 | 1,
+            key_hash: String::new(),
+            voter,
+            joining: false,
+            since: 0,
+        };
+        let of = |second: bool| {
+            let members = [(11_u32, member(11, true)), (12, member(12, second))];
+            State { members: members.into_iter().collect(), ..State::default() }
+        };
+        assert!(!is_electable(&of(true), 11, false) && is_electable(&of(true), 11, true));
+        assert!(is_electable(&of(false), 11, false), "12 is a learner");
+        assert!(!is_only_voter(&of(false), 12) && !is_only_voter(&State::default(), 11));
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::peer::{Directory, PeerAddress, Peers};
 use crate::threads::raft::Outbox;
 use commits::Commits;
 use install::Orders;
-pub use report::MemberReport;
+pub use report::{Histories, MemberReport};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -31,12 +31,15 @@ use tiebeam_core::State;
 use tiebeam_core::commit::{Heard, Parted};
 use tiebeam_executor::commit::{self, Hearsay, Wait};
 use tiebeam_replica::Mark;
+use tiebeam_replica::prefix::Held;
 use tokio::sync::watch;
 
 /// A raft message of a member.
 pub const FRAME_RAFT: u8 = 1;
 /// A member's report to its master.
 pub const FRAME_REPORT: u8 = 2;
+/// What the master tells the members of each other's histories.
+pub const FRAME_HISTORIES: u8 = 3;
 /// How often the master looks who is online while somebody waits for a commit.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -288,6 +291,32 @@ impl Cluster {
         let last = MemberReport { term, leaving: true, ..report }.encode();
         for member in self.others() {
             peers.send(member, FRAME_REPORT, last.clone());
+        }
+    }
+
+    /// What each member has durably in its history, as it said, and `own` of this node.
+    pub fn histories(&self, own: MemberReport) -> Histories {
+        let held =
+            |report: &MemberReport| Held { from: report.history_from, to: report.history_to };
+        let state = self.board.state();
+        let members = state.members.values().map(|member| member.raft_id);
+        let others = members.filter(|raft_id| *raft_id != self.raft_id);
+        let told = others.filter_map(|raft_id| Some((raft_id, held(&self.report_of(raft_id)?))));
+        Histories(told.chain([(self.raft_id, held(&own))]).collect())
+    }
+
+    /// Whether this node takes that member for the leader.
+    pub fn follows(&self, raft_id: u64) -> bool {
+        self.role.borrow().leader == Some(raft_id)
+    }
+
+    /// Tells the members what each of them has.
+    pub fn tell_histories(&self, histories: &Histories) {
+        let Some(peers) = self.peers.get() else { return };
+        let frame = histories.encode();
+        for member in self.others() {
+            // It is told again and again.
+            peers.send(member, FRAME_HISTORIES, frame.clone());
         }
     }
 }

@@ -5,6 +5,7 @@
 //! (ruling 1).
 
 use super::{Cluster, address_of};
+use crate::blobs::is_digest;
 use crate::engine::Engine;
 use crate::front::seam::{Call, Caller, Source, Via};
 use crate::peer::PeerError;
@@ -14,6 +15,7 @@ use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -206,6 +208,44 @@ pub async fn history_parcel(
     to: u64,
 ) -> Result<Bytes, RemoteError> {
     cluster.ask(member, get(format!("/history/{from}/{to}")), ANSWER_WAIT).await
+}
+
+/// A piece of a blob from byte `at` on, from this member; shorter than a whole one at the end.
+///
+/// # Errors
+/// It does not have it, or does not answer.
+pub async fn blob_piece(
+    cluster: &Cluster,
+    member: u64,
+    digest: &str,
+    at: u64,
+) -> Result<Bytes, RemoteError> {
+    cluster.ask(member, get(format!("/blob/{digest}/{at}")), ANSWER_WAIT).await
+}
+
+/// Asks a member to keep a blob of this node, for these jobs; it fetches and verifies it.
+///
+/// # Errors
+/// It has no copy, as far as is known.
+pub async fn keep_blob(
+    cluster: &Cluster,
+    member: u64,
+    digest: &str,
+    jobs: &[String],
+    limit: Duration,
+) -> Result<(), RemoteError> {
+    let sent = request(Method::POST, format!("/blob/{digest}"), jobs.join("\n").into());
+    cluster.ask(member, sent, limit).await.map(drop)
+}
+
+/// The digests of all blobs that a member has.
+///
+/// # Errors
+/// It does not answer.
+pub async fn blobs(cluster: &Cluster, member: u64) -> Result<BTreeSet<String>, RemoteError> {
+    let body = cluster.ask(member, get("/blobs".to_owned()), ANSWER_WAIT).await?;
+    let text = String::from_utf8_lossy(&body);
+    Ok(text.lines().filter(|line| is_digest(line)).map(str::to_owned).collect())
 }
 
 /// What a member knows of itself.

@@ -1,7 +1,11 @@
-//! What a member tells its master after each batch that it applied.
+//! What a member tells its master after each batch that it applied, and what the master tells the
+//! members of each other's histories.
 //!
 //! Fixed numbers, little-endian, behind a format byte; a later version appends fields, and an
 //! earlier one ignores what it does not know.
+
+use std::collections::BTreeMap;
+use tiebeam_replica::prefix::Held;
 
 /// The format that this version writes.
 const FORMAT: u8 = 1;
@@ -76,6 +80,40 @@ impl MemberReport {
     }
 }
 
+/// What each member has durably in its history, as the master tells it (ruling 16).
+pub struct Histories(pub BTreeMap<u64, Held>);
+
+impl Histories {
+    /// The frame's bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = vec![FORMAT];
+        for (member, held) in &self.0 {
+            for number in [*member, held.from, held.to] {
+                out.extend_from_slice(&number.to_le_bytes());
+            }
+        }
+        out
+    }
+
+    /// Reads a frame; `None` if it is none of histories.
+    pub fn decode(bytes: &[u8]) -> Option<Histories> {
+        let (format, rest) = bytes.split_first()?;
+        let rows = rest.chunks_exact(24);
+        if *format != FORMAT || !rows.remainder().is_empty() {
+            return None;
+        }
+        let number = |row: &[u8], nth: usize| {
+            let bytes = row.get(nth * 8..nth * 8 + 8)?;
+            Some(u64::from_le_bytes(bytes.try_into().ok()?))
+        };
+        let row = |row: &[u8]| {
+            let held = Held { from: number(row, 1)?, to: number(row, 2)? };
+            Some((number(row, 0)?, held))
+        };
+        rows.map(row).collect::<Option<_>>().map(Histories)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,5 +131,16 @@ mod tests {
         assert_eq!(MemberReport::decode(&told[..told.len() - 8]), Some(report), "as it was before");
         assert_eq!(MemberReport::decode(&bytes[..20]), None);
         assert_eq!(MemberReport::decode(&[]), None);
+    }
+
+    #[test]
+    fn histories_survive_their_frame_and_a_torn_one_is_refused() {
+        let held = |from, to| Held { from, to };
+        let all = BTreeMap::from([(7, held(1, 90)), (9, held(5, 4))]);
+        let bytes = Histories(all.clone()).encode();
+        assert_eq!(Histories::decode(&bytes).map(|histories| histories.0), Some(all));
+        assert!(Histories::decode(&bytes[..40]).is_none());
+        assert!(Histories::decode(&[FORMAT + 1]).is_none() && Histories::decode(&[]).is_none());
+        assert!(Histories::decode(&[FORMAT]).is_some_and(|histories| histories.0.is_empty()));
     }
 }

@@ -4,7 +4,8 @@
 //! (ruling 3) and nothing more: what it proposes is only what a member has to say itself.
 
 use super::remote::{Forwarded, answer_text};
-use super::{Cluster, FRAME_RAFT, FRAME_REPORT, MemberReport};
+use super::{Cluster, FRAME_HISTORIES, FRAME_RAFT, FRAME_REPORT, Histories, MemberReport};
+use crate::blobs::{Blobs, is_digest, spread};
 use crate::engine::Engine;
 use crate::front::seam::{Call, Caller, Source, Standing, Via};
 use crate::peer::{PeerId, PeerService};
@@ -20,6 +21,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock, Weak};
+use tiebeam_core::job::parse_job_id;
 use tiebeam_core::proposal::{Body, Proposal};
 use tiebeam_proto::time::Time;
 use tiebeam_proto::{ErrorCode, Params, RpcError};
@@ -62,6 +64,12 @@ impl PeerService for Desk {
             FRAME_REPORT => match MemberReport::decode(&frame) {
                 Some(report) => self.cluster.note_report(from, report),
                 None => tracing::warn!(from, "a member's report cannot be read"),
+            },
+            FRAME_HISTORIES => match Histories::decode(&frame) {
+                // Who was the leader before may know less.
+                Some(_) if !self.cluster.follows(from) => {}
+                Some(Histories(held)) => drop(self.raft.send(ToRaft::Held(held))),
+                None => tracing::warn!(from, "what a leader tells of histories cannot be read"),
             },
             other => tracing::debug!(from, kind = other, "a frame of a later version is dropped"),
         }
@@ -109,6 +117,9 @@ async fn answer(engine: Arc<Engine>, from: PeerId, request: Request<Incoming>) -
         }
         (&Method::GET, ["snapshot", index, at]) => snapshot(&engine, index, at).await,
         (&Method::GET, ["history", first, last]) => history(&engine, first, last).await,
+        (&Method::GET, ["blobs"]) => blobs(&engine).await,
+        (&Method::GET, ["blob", digest, at]) => blob(&engine, digest, at).await,
+        (&Method::POST, ["blob", digest]) => keep_blob(&engine, from, digest, &body).await,
         (&Method::GET, ["debug", from, to]) => debug(&engine, from, to).await,
         (&Method::GET, ["ca-key"]) => ca_key(&engine, from),
         (&Method::GET, ["cluster-key", number]) => cluster_key(&engine, from, number),
@@ -218,6 +229,45 @@ async fn history(engine: &Arc<Engine>, first: &str, last: &str) -> PeerAnswer {
     match page.await {
         Ok(Ok(page)) => plain(StatusCode::OK, page),
         _ => refuse(StatusCode::NOT_FOUND, "these records cannot be read here"),
+    }
+}
+
+/// The digests of the outputs that are here.
+async fn blobs(engine: &Engine) -> PeerAnswer {
+    let blobs = Blobs::of(&engine.data);
+    match tokio::task::spawn_blocking(move || blobs.list()).await {
+        Ok(Ok(list)) => plain(StatusCode::OK, list.join("\n")),
+        _ => refuse(StatusCode::INTERNAL_SERVER_ERROR, "the outputs cannot be listed here"),
+    }
+}
+
+/// A piece of an output. The file never changes once it has its name.
+async fn blob(engine: &Engine, digest: &str, at: &str) -> PeerAnswer {
+    let Ok(at) = at.parse::<u64>() else {
+        return refuse(StatusCode::BAD_REQUEST, "the offset is a number");
+    };
+    let (blobs, digest) = (Blobs::of(&engine.data), digest.to_owned());
+    match tokio::task::spawn_blocking(move || blobs.piece(&digest, at)).await {
+        Ok(Ok(piece)) => plain(StatusCode::OK, piece),
+        _ => refuse(StatusCode::NOT_FOUND, "that output is not here"),
+    }
+}
+
+/// Keeps a copy of an output that the asking member has; it is fetched from there and verified.
+async fn keep_blob(engine: &Arc<Engine>, from: PeerId, digest: &str, body: &[u8]) -> PeerAnswer {
+    let jobs: Option<Vec<String>> = std::str::from_utf8(body).ok().map(|text| {
+        text.lines().filter(|line| parse_job_id(line).is_some()).map(str::to_owned).collect()
+    });
+    let (Some(jobs), true) = (jobs, is_digest(digest)) else {
+        return refuse(StatusCode::BAD_REQUEST, "an output has a digest and jobs");
+    };
+    match spread::fetch(engine, from.raft_id, digest, &jobs).await {
+        Ok(()) => plain(StatusCode::OK, Bytes::new()),
+        Err(error) => {
+            let why = crate::report::chain(&error);
+            tracing::warn!(node = from.node, digest, why, "no copy of an output is kept");
+            plain(StatusCode::INSUFFICIENT_STORAGE, why)
+        }
     }
 }
 

@@ -131,6 +131,7 @@ fn report(
         output_sha256: end.output_sha256.clone(),
         truncated,
         blob,
+        holders: Vec::new(),
         evidence: end.evidence.clone(),
     })
 }

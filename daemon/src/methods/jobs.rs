@@ -2,6 +2,7 @@
 
 use super::arguments::Arguments;
 use super::{Method, Right, until_revoked, user_of};
+use crate::blobs::spread::OutputError;
 use crate::engine::Engine;
 use crate::front::seam::{Call, MethodClass};
 use crate::pipeline::{result, submit, volatile};
@@ -13,7 +14,7 @@ use tiebeam_core::admit::Kwargs;
 use tiebeam_core::job::parse_job_id;
 use tiebeam_core::proposal::{Body, Cancel};
 use tiebeam_proto::limits::WAIT_SECONDS;
-use tiebeam_proto::record::JobRecord;
+use tiebeam_proto::record::{CommandRecord, JobRecord};
 use tiebeam_proto::{ErrorCode, ResultObject, RpcError};
 
 const START_ARGUMENTS: &[&str] = &["name", "kwargs"];
@@ -94,9 +95,10 @@ pub(super) const JOB_FILE: Method = Method {
     name: "job_file",
     class: MethodClass::Master,
     right: Right::LoggedIn,
-    arguments: &["id"],
-    signatures: &[&["string", "string"]],
-    help: "job_file(id): everything that is kept of the job, as YAML",
+    arguments: &["id", "command"],
+    signatures: &[&["string", "string"], &["string", "string", "string"]],
+    help: "job_file(id): everything that is kept of the job, as YAML; job_file(id, command): what \
+           that command printed, whole, from whichever member has it",
     run: |engine, call, arguments| Box::pin(job_file(engine, call, arguments)),
 };
 
@@ -319,5 +321,34 @@ async fn job_file(engine: Arc<Engine>, call: Call, a: Arguments) -> Result<Value
         // A file without its place in the chain, after that time, is a file all the same.
         until_archived(&engine, id).await;
     }
-    crate::facts::job_file(&engine, id, &record).map(Value::String)
+    match a.value(1) {
+        Value::Null => crate::facts::job_file(&engine, id, &record).map(Value::String),
+        _ => command_output(&engine, &record, a.text(1)?).await,
+    }
+}
+
+/// What a command of the job printed, from the end that came late if there is one.
+async fn command_output(
+    engine: &Arc<Engine>,
+    record: &JobRecord,
+    name: &str,
+) -> Result<Value, RpcError> {
+    let late = crate::facts::addenda(engine, &record.job).into_iter().rev();
+    let late = late.filter_map(|addendum| serde_json::from_value(addendum["command"].clone()).ok());
+    let own = record.commands.iter().cloned();
+    let command = late.chain(own).find(|command: &CommandRecord| command.name == name);
+    let Some(command) = command else {
+        let names: Vec<&str> = record.commands.iter().map(|one| one.name.as_str()).collect();
+        let error = RpcError::new(ErrorCode::InvalidArguments, "the job has no such command");
+        return Err(error.field("command").hint(format!("its commands are {names:?}")));
+    };
+    let whole = crate::blobs::spread::whole_output(engine, &command).await;
+    whole.map(Value::String).map_err(|error| {
+        let code = match error {
+            OutputError::Missing(_) => ErrorCode::TooBusy,
+            OutputError::TooLong => ErrorCode::TooLarge,
+        };
+        RpcError::new(code, error.to_string())
+            .hint("the record has its first and last 32 KiB: job_file without `command`")
+    })
 }

@@ -1,9 +1,10 @@
 //! The node's agent: drives [`tiebeam_executor::agent`] with this node's host, keys and channel to
 //! the master. It decides nothing itself.
 
+use crate::blobs::spread;
 use crate::cluster::remote;
 use crate::engine::Engine;
-use crate::host::{Authority, CommandSpec, CommandStart, Fence, HostError};
+use crate::host::{Authority, CommandEnd, CommandSpec, CommandStart, Fence, HostError};
 use crate::keys::KeyError;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -81,10 +82,10 @@ async fn carry_out(engine: &Engine, tending: &Tending, next: Do) -> Saw {
             Some(command) => start(engine, id, command).await,
             None => Saw::Sealed,
         },
-        Do::Wait => {
-            let end = engine.host.wait(id, key).await;
-            end.map_or_else(failed, |end| Saw::Ended(Box::new(end)))
-        }
+        Do::Wait => match engine.host.wait(id, key).await {
+            Ok(end) => Saw::Ended(Box::new(held(engine, id, end).await)),
+            Err(error) => failed(error),
+        },
         Do::Fence(why) => {
             let fenced = engine.host.fence(id, key, tending.epoch(), &why).await;
             let never = |fence| Saw::Fenced(fence == Fence::Refused);
@@ -101,6 +102,16 @@ async fn carry_out(engine: &Engine, tending: &Tending, next: Do) -> Saw {
         }
         Do::Leave => Saw::Done,
     }
+}
+
+/// An output that the record cannot hold is on further members before the command counts as ended
+/// (ruling 32).
+async fn held(engine: &Engine, id: &str, end: CommandEnd) -> CommandEnd {
+    let holders = match end.output_sha256.as_deref().filter(|_| end.blob) {
+        Some(digest) => spread::hold(engine, id, digest).await,
+        None => Vec::new(),
+    };
+    CommandEnd { holders, ..end }
 }
 
 async fn start(engine: &Engine, id: &str, command: &Command) -> Saw {

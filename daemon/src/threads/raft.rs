@@ -1,19 +1,24 @@
 //! The raft thread: owns the replica's node and does no I/O. It drains its queue, asks the node
 //! once what is to be done, and hands that to the log writer, to apply and to the other members.
 
+#[cfg(test)]
+mod tests;
+
 use super::log_writer::ToLog;
 use super::memory::Memory;
 use super::{Batch, ToApply, Waiter, stop_the_node};
 use crate::engine::Role;
+use crate::metrics::Metrics;
 use crate::proposer::{ProposeError, Proposed, Request};
 use bytes::Bytes;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender};
 use std::time::{Duration, Instant};
 use tiebeam_core::State;
 use tiebeam_replica::membership::Membership;
 use tiebeam_replica::node::{self as replica, Envelope, Input, Node, Output};
+use tiebeam_replica::prefix::{Held, Place, Prefix};
 use tiebeam_replica::{Group, Mark};
 use tokio::sync::{oneshot, watch};
 
@@ -45,7 +50,11 @@ pub enum ToRaft {
         mark: Mark,
         /// The members there.
         membership: Membership,
+        /// The newest record of the history there.
+        record: u64,
     },
+    /// What the members have durably in their histories, by raft id (ruling 16).
+    Held(BTreeMap<u64, Held>),
     /// A message of a member.
     Message {
         /// Its raft id.
@@ -77,14 +86,17 @@ pub trait Outbox: Send + Sync {
 }
 
 /// What the raft thread is made with beside its queues.
-#[derive(Clone, Copy, Debug)]
 pub struct Knobs {
     /// The tick.
     pub tick: Duration,
-    /// Index of the snapshot that was there at the start.
-    pub snapshot: u64,
+    /// Index before the first entry of the log.
+    pub floor: u64,
+    /// The snapshot that was there at the start.
+    pub snapshot: Place,
     /// Whether this node is the only voter.
     pub alone: bool,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
 }
 
 /// Owns the node.
@@ -100,7 +112,8 @@ pub struct RaftThread {
     /// By index and ticket: a node that led before may have had a later index then.
     waiters: BTreeMap<(u64, u64), Waiter>,
     memory: Memory,
-    snapshots: VecDeque<u64>,
+    prefix: Prefix,
+    metrics: Arc<Metrics>,
     /// The snapshot that is being fetched, and groups that wait for it.
     installing: Option<(Mark, Vec<Group>)>,
     /// Members that were offered a snapshot, and when.
@@ -115,8 +128,9 @@ impl RaftThread {
         to_apply: SyncSender<ToApply>,
         role: watch::Sender<Role>,
         outbox: Arc<dyn Outbox>,
-        knobs: &Knobs,
+        knobs: Knobs,
     ) -> RaftThread {
+        let own = node.status().id;
         RaftThread {
             node,
             to_log,
@@ -127,10 +141,9 @@ impl RaftThread {
             proposed: HashMap::new(),
             reads: HashMap::new(),
             waiters: BTreeMap::new(),
-            memory: Memory::new(knobs.snapshot, knobs.alone),
-            // The one that was there at the start counts: else a node that is often started again
-            // would keep its whole log.
-            snapshots: VecDeque::from([knobs.snapshot]),
+            memory: Memory::new(knobs.snapshot.index, knobs.alone),
+            prefix: Prefix::new(own, knobs.floor, knobs.snapshot),
+            metrics: knobs.metrics,
             installing: None,
             offered: BTreeMap::new(),
         }
@@ -198,10 +211,15 @@ impl RaftThread {
             ToRaft::PersistFailed => Input::PersistFailed,
             ToRaft::Applied(index) => return self.applied(index),
             ToRaft::ConfApplied { index, accepted } => Input::ConfApplied { index, accepted },
-            ToRaft::Snapshotted { mark, membership } => {
+            ToRaft::Snapshotted { mark, membership, record } => {
                 let manifest = Bytes::new();
                 self.node.receive(Input::SnapshotTaken { mark, membership, manifest });
-                return self.compact(mark.index);
+                self.prefix.snapshotted(Place { index: mark.index, record });
+                return self.compact();
+            }
+            ToRaft::Held(held) => {
+                self.prefix.told(held);
+                return self.compact();
             }
             ToRaft::Message { from, bytes } => Input::Message { from, bytes },
             ToRaft::Unreachable(peer) => {
@@ -240,16 +258,15 @@ impl RaftThread {
         }
     }
 
-    /// The last two snapshots are kept, so the log is kept back to the older one.
-    fn compact(&mut self, index: u64) {
-        self.snapshots.push_back(index);
-        if self.snapshots.len() < 2 {
-            return;
+    /// Drops what no snapshot and no history needs any more.
+    fn compact(&mut self) {
+        let voters = self.node.status().membership.voters;
+        if let Some(Place { index, .. }) = self.prefix.drop_to(&voters) {
+            self.node.receive(Input::Compact { index });
+            // The log writer has gone only if the node stops.
+            let _ = self.to_log.send(ToLog::Compact(index));
         }
-        let Some(index) = self.snapshots.pop_front() else { return };
-        self.node.receive(Input::Compact { index });
-        // The log writer has gone only if the node stops.
-        let _ = self.to_log.send(ToLog::Compact(index));
+        self.metrics.log_held_back.note(self.prefix.held_back());
     }
 
     /// A snapshot that nobody fetched in time is offered again.
@@ -336,9 +353,9 @@ impl RaftThread {
         for waiter in std::mem::replace(&mut self.waiters, later).into_values() {
             let _ = waiter.reply.send(Err(ProposeError::Unknown));
         }
+        self.prefix.installed(Place { index: mark.index, record: state.chain.index });
         let _ = self.to_apply.send(ToApply::Install(state));
         self.memory.installed(mark.index);
-        self.snapshots = VecDeque::from([mark.index]);
         let held = self.installing.take().map(|(_, held)| held);
         for group in held.into_iter().flatten() {
             self.persist(group);

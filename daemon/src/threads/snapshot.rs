@@ -102,6 +102,7 @@ impl Snapshotter {
         }
         (self.entries, self.bytes, self.floor) = (0, 0, floor);
         self.last = Instant::now();
+        let record = state.chain.index;
         let (state, data) = (state.clone(), self.data.clone());
         let (history, metrics) = (self.history.clone(), self.metrics.clone());
         let (raft, busy) = (self.raft.clone(), self.busy.clone());
@@ -115,7 +116,7 @@ impl Snapshotter {
                     history.drop_below(floor);
                     history.prune_below(reads_below);
                     // The raft thread has gone only if the node stops.
-                    let _ = raft.send(ToRaft::Snapshotted { mark, membership });
+                    let _ = raft.send(ToRaft::Snapshotted { mark, membership, record });
                 }
                 Err(error) => {
                     tracing::error!(error = %crate::report::chain(&error), "no snapshot taken");

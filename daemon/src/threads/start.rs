@@ -23,6 +23,7 @@ use tiebeam_core::snapshot::SnapshotError as StateError;
 use tiebeam_core::state::FEATURE_LEVEL;
 use tiebeam_replica::log::{Log, LogSettings};
 use tiebeam_replica::node::{self as replica, Node, NodeSettings};
+use tiebeam_replica::prefix::Place;
 use tiebeam_replica::recovery::{self, RecoveryError, Start};
 use tiebeam_replica::seams::Rng;
 use tiebeam_replica::{Entry, EntryKind};
@@ -135,6 +136,7 @@ impl Recovered {
             ..NodeSettings::new(self.raft_id, SystemRng.next_u64())
         };
         let alone = self.start.snapshot.membership.is_only_voter(self.raft_id);
+        let floor = self.start.floor.index;
         let node = Node::new(node_settings, self.start).map_err(ReplicaError::Node)?;
         let (to_raft, from_all) = parts.queue;
         let (to_log, for_log) = channel();
@@ -147,7 +149,7 @@ impl Recovered {
             to_raft.clone(),
             self.state.chain,
         );
-        let snapshot = self.state.applied;
+        let snapshot = Place { index: self.state.applied, record: self.state.chain.index };
         let applier = Applier {
             own: u32::try_from(self.raft_id >> 16).unwrap_or(u32::MAX),
             state: self.state,
@@ -160,14 +162,15 @@ impl Recovered {
         let log_metrics = applier.metrics.clone();
         let (log, writer_to_raft) = (self.log, to_raft.clone());
         let apply_to_raft = to_raft.clone();
-        let knobs = Knobs { tick: Duration::from_millis(u64::from(raft.tick_ms)), snapshot, alone };
+        let tick = Duration::from_millis(u64::from(raft.tick_ms));
+        let metrics = log_metrics.clone();
+        let knobs = Knobs { tick, floor, snapshot, alone, metrics };
         let (outbox, role) = (parts.outbox, parts.role);
         let threads = vec![
             thread("log", move || log_writer::run(log, &for_log, &writer_to_raft, &log_metrics))?,
             thread("apply", move || applier.run(&for_apply, &apply_to_raft))?,
             thread("raft", move || {
-                RaftThread::new(node, to_log, to_apply, role, outbox, &knobs)
-                    .run(&from_all, knobs.tick);
+                RaftThread::new(node, to_log, to_apply, role, outbox, knobs).run(&from_all, tick);
             })?,
         ];
         Ok(Replica { to_raft, role: role_seen, threads })

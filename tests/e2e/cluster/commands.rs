@@ -159,3 +159,58 @@ fn a_node_that_comes_back_starts_nothing_that_was_given_up() {
     });
     assert_eq!(marked(&marks), Vec::<String>::new(), "it was given up long before");
 }
+
+/// Lines of an output that no record holds whole.
+const LONG_LINES: u64 = 20_000;
+
+fn long_output() -> String {
+    (1..=LONG_LINES).map(|line| format!("line {line}\n")).collect()
+}
+
+/// Runs a command with a long output on a node; gives the job's id and the output's digest.
+fn print_much(cluster: &TestCluster, at: usize) -> (String, String) {
+    let text = format!("i=0; while [ $i -lt {LONG_LINES} ]; do i=$((i+1)); echo line $i; done");
+    let params = json!({"argv": ["/bin/sh", "-c", text], "nodes": [11 + at]});
+    let result = cluster.exec("command_run", params);
+    assert_eq!(result["result_code"], 0, "{result}");
+    let id = result["result_jobid"].as_str().expect("an id").to_owned();
+    let record = cluster.call(&cluster.admin(), "job_info", json!([id])).expect("a record");
+    let command = &record["commands"][0];
+    assert_eq!(command["truncated"], true, "{command}");
+    assert_eq!(command["holders"], json!([11, 12, 13]), "{command}");
+    (id, command["output_sha256"].as_str().expect("a digest").to_owned())
+}
+
+fn has_blob(node: &tiebeam_tests::TestNode, digest: &str) -> bool {
+    node.data.join("blobs").join(digest).is_file()
+}
+
+#[test]
+fn a_long_output_outlives_the_disk_of_its_node() {
+    let mut cluster = start();
+    let at = follower(&cluster);
+    let (id, digest) = print_much(&cluster, at);
+    assert!(cluster.nodes.iter().all(|node| has_blob(node, &digest)));
+    let told = |cluster: &TestCluster| {
+        let name = format!("run-n{}", 11 + at);
+        cluster.call(&cluster.admin(), "job_file", json!([id, name])).expect("the output")
+    };
+    assert_eq!(told(&cluster), long_output());
+    cluster.nodes[at].kill9();
+    std::fs::remove_dir_all(&cluster.nodes[at].data).expect("it is stopped");
+    assert_eq!(told(&cluster), long_output());
+    // A spoilt copy is passed over, and one that is gone is made again on whoever joins.
+    let master = cluster.master();
+    let spoilt = cluster.nodes[master].data.join("blobs").join(&digest);
+    std::fs::write(&spoilt, "line 1\n").expect("its folder is there");
+    assert_eq!(told(&cluster), long_output());
+    cluster.output("node_remove", json!({"nid": 11 + at}));
+    let options = Options::default();
+    let new = tiebeam_tests::TestNode::join(&cluster.nodes[cluster.master()], 14, options);
+    cluster.nodes[at] = new;
+    cluster.nodes[at].run();
+    eventually("the new member has a copy", || has_blob(&cluster.nodes[at], &digest).then_some(()));
+    assert_eq!(told(&cluster), long_output());
+    let unknown = cluster.call(&cluster.admin(), "job_file", json!([id, "run-n99"]));
+    assert_eq!(unknown.expect_err("no such command")["code"], -32602);
+}

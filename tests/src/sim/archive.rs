@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tiebeam_core::tree::Hash;
 use tiebeam_proto::chain::{self, Head};
 use tiebeam_proto::record::{Archived, JobRecord};
+use tiebeam_replica::prefix::Held;
 use tiebeam_replica::seams::mem::MemDisk;
 use tiebeam_replica::seams::{Disk, DiskError, FileId, OpenMode};
 
@@ -207,6 +208,15 @@ impl Archive {
     /// Whether a record between the first one and the head is missing.
     pub(super) fn has_gap(&self) -> bool {
         self.gap().is_some()
+    }
+
+    /// The newest piece without a gap. What is in an extent is durable.
+    pub(super) fn held(&self) -> Held {
+        let newest = self.extents.last();
+        newest.map_or(Held::default(), |newest| Held {
+            from: newest.before.index + 1,
+            to: newest.end.index,
+        })
     }
 
     /// The newest gap, piece by piece from above: what to ask a peer for.

@@ -13,6 +13,7 @@ use tiebeam_proto::chain::Head;
 use tiebeam_proto::record::Archived;
 use tiebeam_proto::{Outcome, Stage};
 use tiebeam_replica::Entry;
+use tiebeam_replica::prefix::Held;
 
 /// The State after an entry, in short: equal on every replay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +72,8 @@ pub(super) struct Ledger {
     pub(super) open: Vec<(&'static str, Observed)>,
     /// Texts that must not be on a disk.
     pub(super) secrets: BTreeSet<String>,
+    /// What each member, by raft id, was last seen to have durably in its history.
+    pub(super) held: BTreeMap<u64, Held>,
     /// Who leads in each term.
     pub(super) leaders: BTreeMap<u64, u32>,
     /// Commands that the log holds, by job, key and node, with the term of their intent.
@@ -111,6 +114,7 @@ impl Ledger {
             registers: BTreeMap::new(),
             open: Vec::new(),
             secrets: BTreeSet::new(),
+            held: BTreeMap::new(),
             leaders: BTreeMap::new(),
             intents: BTreeMap::new(),
             started: BTreeSet::new(),

@@ -16,6 +16,7 @@ use tiebeam_core::State;
 use tiebeam_proto::time::Time;
 use tiebeam_replica::membership::Membership;
 use tiebeam_replica::node::Halt as Stopped;
+use tiebeam_replica::prefix::Held;
 use tiebeam_replica::seams::Rng;
 use tiebeam_replica::seams::mem::{MemDisk, Stop};
 use tiebeam_replica::{Envelope, Input, Role, RoleReport};
@@ -58,8 +59,8 @@ pub(super) struct Machine {
     pub(super) upgraded: bool,
     /// Its disk is damaged: it stays down.
     pub(super) lost: bool,
-    /// How far each node's history is, as it said.
-    kept: BTreeMap<usize, u64>,
+    /// What each node has in its history, as it said.
+    held: BTreeMap<usize, Held>,
 }
 
 impl Machine {
@@ -87,13 +88,13 @@ impl Machine {
             written: false,
             upgraded: false,
             lost: false,
-            kept: BTreeMap::new(),
+            held: BTreeMap::new(),
         }
     }
 
     /// What a machine said of its history counts no more: it lost its disk.
-    pub(super) fn forget_kept(&mut self, at: usize) {
-        self.kept.remove(&at);
+    pub(super) fn forget_held(&mut self, at: usize) {
+        self.held.remove(&at);
     }
 
     /// The newest State that its process shows.
@@ -279,9 +280,8 @@ impl Simulation {
 
     /// A member said how far it is.
     fn reported(&mut self, at: usize, from: usize, report: Report) -> Result<(), Halt> {
-        let kept = if report.whole { report.kept } else { 0 };
-        self.machines[at].kept.insert(from, kept);
-        self.count_kept(at)?;
+        self.machines[at].held.insert(from, report.held);
+        self.tell_held(at)?;
         let new = self.machines[at].pipeline.reported(from, report);
         if new && self.machines[at].process.as_ref().is_some_and(Process::is_master) {
             self.calls_go_on(at)?;
@@ -289,22 +289,30 @@ impl Simulation {
         Ok(())
     }
 
-    /// Counts up to where a majority of voters has the history, and drops what that allows.
-    fn count_kept(&mut self, at: usize) -> Result<(), Halt> {
+    /// Tells a node what the members have in their histories, which may let its log get shorter.
+    fn tell_held(&mut self, at: usize) -> Result<(), Halt> {
         let machine = &mut self.machines[at];
         let Some(process) = &mut machine.process else { return Ok(()) };
-        let own = if process.archive.has_gap() { 0 } else { process.kept_to };
-        machine.kept.insert(at, own);
-        let mut kept: Vec<u64> = machine.kept.values().copied().collect();
-        kept.sort_unstable_by(|one, other| other.cmp(one));
-        let majority = process.membership().voters.len() / 2;
-        let most = kept.get(majority).copied().unwrap_or(0);
-        if most > process.kept_by_most {
-            process.kept_by_most = most;
-            process.compact()?;
-            self.settle(at);
+        machine.held.insert(at, process.archive.held());
+        let raft = |at: &usize| self.machines[*at].identity.raft;
+        let held = self.machines[at].held.iter().map(|(at, held)| (raft(at), *held)).collect();
+        let told = self.machines[at].process.as_mut().map_or(Ok(()), |process| process.told(held));
+        self.look_at_dropped(at)?;
+        self.settle(at);
+        told
+    }
+
+    /// What a node dropped of its log is in the histories of a majority.
+    fn look_at_dropped(&mut self, at: usize) -> Result<(), Halt> {
+        for machine in &self.machines {
+            if let Some(process) = &machine.process {
+                self.ledger.held.insert(machine.identity.raft, process.archive.held());
+            }
         }
-        Ok(())
+        let Some(process) = &mut self.machines[at].process else { return Ok(()) };
+        let Some(record) = process.dropped.take() else { return Ok(()) };
+        let (own, voters) = (process.identity.raft, &process.membership().voters);
+        Ok(invariants::what_is_dropped_is_in_histories(&self.ledger, own, voters, record)?)
     }
 
     /// Plans a report to all other members, soon.
@@ -321,8 +329,7 @@ impl Simulation {
         let report = Report {
             term: process.role.term,
             applied: process.board.applied,
-            kept: process.kept_to,
-            whole: !process.archive.has_gap(),
+            held: process.archive.held(),
         };
         for to in (0..self.machines.len()).filter(|to| *to != at) {
             self.send(at, to, Frame::Report(report));
@@ -355,7 +362,7 @@ impl Simulation {
                 (machine.writing, machine.applying, machine.saving) = (false, false, false);
                 machine.reporting = false;
                 machine.process = Some(process);
-                machine.kept.clear();
+                machine.held.clear();
                 self.trace_of(at, || format!("starts, its log ends at {last}"));
                 if self.machines.len() == 1 {
                     invariants::acknowledged_entries_are_there(&self.ledger, last)?;
@@ -448,8 +455,8 @@ impl Simulation {
         self.machines[at].saving = false;
         let process = self.machines[at].process.as_mut();
         let saved = process.map_or(Ok(()), |process| process.snapshot((state, membership)));
-        self.settle(at);
-        saved
+        saved?;
+        self.tell_held(at)
     }
 
     pub(super) fn show(&mut self, at: usize) -> Result<(), Halt> {
@@ -464,7 +471,7 @@ impl Simulation {
         self.after_in_life(at, delay, Event::SyncHistory);
         let Some(process) = &mut self.machines[at].process else { return Ok(()) };
         process.sync_history()?;
-        self.count_kept(at)
+        self.tell_held(at)
     }
 }
 

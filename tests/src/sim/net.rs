@@ -6,6 +6,7 @@
 use super::manifest::{Chunk, ChunkWish, Manifest, Range, RangeWish};
 use std::collections::BTreeMap;
 use tiebeam_core::proposal::CommandEnded;
+use tiebeam_replica::prefix::Held;
 use tiebeam_replica::seams::mem::SeededRng;
 
 /// Something that one node sends another.
@@ -38,10 +39,8 @@ pub(super) struct Report {
     pub(super) term: u64,
     /// What it has applied.
     pub(super) applied: u64,
-    /// Everything that entries up to here archived is durable in its history (ruling 16).
-    pub(super) kept: u64,
-    /// Whether its history reaches from the floor to the head.
-    pub(super) whole: bool,
+    /// What is durable in its history (ruling 16).
+    pub(super) held: Held,
 }
 
 impl Frame {

@@ -49,6 +49,8 @@ pub enum Plant {
     GuessTheEnd,
     /// A command that could not be started is reported as failed while it may still be started.
     TellBeforeFence,
+    /// The log is dropped up to the newest snapshot, whoever has its records.
+    DropLogUnasked,
 }
 
 /// What a run leaves out of the executor.
@@ -63,7 +65,7 @@ impl Faults for Planted {
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Plant; 20] = [
+    pub const ALL: [Plant; 21] = [
         Plant::AcknowledgeBeforeSync,
         Plant::ForgetAppliedIndex,
         Plant::SkipReadsCheck,
@@ -84,6 +86,7 @@ impl Plant {
         Plant::ForgetJournal,
         Plant::GuessTheEnd,
         Plant::TellBeforeFence,
+        Plant::DropLogUnasked,
     ];
 
     /// Its name on the command line.
@@ -109,6 +112,7 @@ impl Plant {
             Plant::ForgetJournal => "forget-journal",
             Plant::GuessTheEnd => "guess-the-end",
             Plant::TellBeforeFence => "tell-before-fence",
+            Plant::DropLogUnasked => "drop-log-unasked",
         }
     }
 

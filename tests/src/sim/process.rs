@@ -11,7 +11,7 @@ use super::ledger::Ledger;
 use super::manifest::Manifest;
 use super::plant::Plant;
 pub(super) use super::queues::{Halt, Identity, Round, Shown, Told};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use tiebeam_core::effect::{Answer, Effect};
 use tiebeam_core::proposal::{Body, Header, Proposal};
@@ -22,6 +22,7 @@ use tiebeam_proto::chain::Head;
 use tiebeam_proto::time::Time;
 use tiebeam_replica::log::{Log, LogError, LogSettings};
 use tiebeam_replica::membership::{Change, Membership, node_of};
+use tiebeam_replica::prefix::{Held, Place, Prefix};
 use tiebeam_replica::recovery::{SNAPSHOT_FOLDER, bootstrap, recover};
 use tiebeam_replica::seams::mem::{MemDisk, SeededRng};
 use tiebeam_replica::seams::{Disk, DiskError};
@@ -78,10 +79,10 @@ pub(super) struct Process {
     durable_index: u64,
     /// What the log would still have after a stop at this moment.
     pub(super) promised: u64,
-    /// Index up to which everything archived is durable in the history.
-    pub(super) kept_to: u64,
-    /// Index up to which a majority says so (ruling 16).
-    pub(super) kept_by_most: u64,
+    /// Which prefix of the log may be dropped (ruling 16).
+    pub(super) prefix: Prefix,
+    /// The newest record of the prefix that was dropped last, to be looked at.
+    pub(super) dropped: Option<u64>,
     replay_to: u64,
     records: u64,
 }
@@ -130,6 +131,8 @@ impl Process {
         let last = found.log.last().index;
         let membership = found.start.snapshot.membership.clone();
         let mark = found.start.snapshot.mark;
+        let place = Place { index: mark.index, record: state.chain.index };
+        let prefix = Prefix::new(identity.raft, found.start.floor.index, place);
         let settings = NodeSettings::new(identity.raft, nonce);
         let node = Node::new(settings, found.start).map_err(|error| format!("{error:?}"))?;
         let mut process = Process {
@@ -155,8 +158,8 @@ impl Process {
             log_failed: false,
             durable_index: last,
             promised: last,
-            kept_to: mark.index,
-            kept_by_most: 0,
+            prefix,
+            dropped: None,
             replay_to: last,
             records: 0,
         };
@@ -400,7 +403,8 @@ impl Process {
         }
         self.reached("install.snapshot.after")?;
         self.membership = meta.membership.clone();
-        self.kept_to = self.kept_to.max(meta.mark.index);
+        let place = Place { index: meta.mark.index, record: state.chain.index };
+        self.prefix.installed(place);
         self.offer(meta.mark, body);
         Ok(Batch::Install(Box::new(state), meta.membership))
     }
@@ -518,11 +522,8 @@ impl Process {
 
     /// The history thread's turn.
     pub(super) fn sync_history(&mut self) -> Result<(), Halt> {
-        let applied = self.state.applied;
         let synced = self.archive.sync();
-        self.disk_went("the history", synced)?;
-        self.kept_to = applied;
-        Ok(())
+        self.disk_went("the history", synced)
     }
 
     /// A failure of the disk ends the process, unless it was stopped already.
@@ -545,7 +546,8 @@ impl Process {
         (Box::new(self.state.clone()), self.membership.clone())
     }
 
-    /// The snapshot thread's turn: the history first, then the snapshot, then the log's prefix.
+    /// The snapshot thread's turn: the history first, then the snapshot. [`Process::told`], which
+    /// may drop a prefix of the log, follows.
     pub(super) fn snapshot(
         &mut self,
         (mut state, membership): (Box<State>, Membership),
@@ -568,20 +570,28 @@ impl Process {
             return self.alive();
         }
         self.offer(mark, body);
+        self.prefix.snapshotted(Place { index: mark.index, record: state.chain.index });
+        Ok(())
+    }
+
+    /// What the members hold of the history, by raft id.
+    pub(super) fn told(&mut self, held: BTreeMap<u64, Held>) -> Result<(), Halt> {
+        self.prefix.told(held);
         self.compact()
     }
 
     /// Drops the log's prefix that neither a kept snapshot nor a history needs (ruling 16).
-    pub(super) fn compact(&mut self) -> Result<(), Halt> {
-        let Ok(oldest) = snapshot::oldest_kept(&mut self.disk, SNAPSHOT_FOLDER) else {
-            return self.alive();
+    fn compact(&mut self) -> Result<(), Halt> {
+        let alone = BTreeSet::from([self.identity.raft]);
+        let voters = match self.identity.plant {
+            Some(Plant::DropLogUnasked) => &alone,
+            _ => &self.membership.voters,
         };
-        if let Some(index) =
-            oldest.map(|oldest| oldest.min(self.kept_by_most)).filter(|index| *index > 1)
-        {
+        if let Some(place) = self.prefix.drop_to(voters) {
             self.reached("compact.before")?;
-            self.receive(Input::Compact { index });
-            self.writing.push_back(Work::Compact(index));
+            self.dropped = self.dropped.max(Some(place.record));
+            self.receive(Input::Compact { index: place.index });
+            self.writing.push_back(Work::Compact(place.index));
         }
         Ok(())
     }

@@ -42,7 +42,7 @@ impl Simulation {
         machine.programs.power_cut();
         (machine.lost, machine.promised, machine.written) = (true, 0, false);
         machine.life += 1;
-        self.machines.iter_mut().for_each(|machine| machine.forget_kept(at));
+        self.machines.iter_mut().for_each(|machine| machine.forget_held(at));
         self.swap = Some(at);
         self.after(LOOK_EVERY_US, Event::Swap);
         true
@@ -136,6 +136,8 @@ impl Simulation {
         let (state, membership) = (giver.board.clone(), giver.membership().clone());
         let seed = self.rng.next_u64();
         let machine: &mut Machine = &mut self.machines[at];
+        // What an attempt left that a fault broke off is no folder to join into.
+        machine.disk = MemDisk::new();
         let made = archive::begin_at(&machine.disk, process::head_of(&state))
             .map_err(|error| error.to_string())
             .and_then(|()| process::init(&machine.disk, seed, &state, membership));

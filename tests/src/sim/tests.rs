@@ -71,7 +71,7 @@ fn the_first_seeds_of_a_cluster_hold() {
 }
 
 /// What catches the faults that only a cluster has, or that it has in another way.
-const CAUGHT_IN_A_CLUSTER: [(Plant, &[u32]); 7] = [
+const CAUGHT_IN_A_CLUSTER: [(Plant, &[u32]); 8] = [
     (Plant::SkipTermCheck, &[1, 2, 6]),
     (Plant::ReadWithoutWait, &[2, 9]),
     (Plant::LeadWithGap, &[20]),
@@ -79,6 +79,7 @@ const CAUGHT_IN_A_CLUSTER: [(Plant, &[u32]); 7] = [
     (Plant::ForgetJournal, &[8]),
     (Plant::GuessTheEnd, &[6]),
     (Plant::TellBeforeFence, &[6]),
+    (Plant::DropLogUnasked, &[20]),
 ];
 
 #[test]

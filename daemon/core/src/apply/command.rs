@@ -155,8 +155,8 @@ mod tests {
         archived(apply(state, Body::CommandEnded(Box::new(ended))).1)
     }
 
-    /// A job that holds `locks` and ended without knowing of its command.
-    fn in_doubt(locks: Vec<Lock>) -> State {
+    /// A job that holds `locks` and whose command runs.
+    fn with_command(locks: Vec<Lock>) -> State {
         let mut state = state();
         let mut call = submission(&state);
         (call.locks, call.inputs) = (locks, Some("sealed".into()));
@@ -172,7 +172,14 @@ mod tests {
             time: Time(2),
         };
         apply(&mut state, Body::Intent(intent));
+        state
+    }
+
+    /// A job that holds `locks` and ended without knowing of its command.
+    fn in_doubt(locks: Vec<Lock>) -> State {
+        let mut state = with_command(locks);
         let plan = Plan::ended(state.revision, Outcome::Indeterminate, "nobody knows");
+        let plan = Plan { open: vec!["run-n11".into()], ..plan };
         let finish = Finish { job: 1, plan, executed: None, finished: Time(3) };
         apply(&mut state, Body::Finish(Box::new(finish)));
         assert!(state.jobs.is_empty() && state.doubts.contains_key(&1));
@@ -202,5 +209,50 @@ mod tests {
         assert_eq!(ended(&mut state, "ok").len(), 1, "its late evidence is kept all the same");
         let held = in_doubt(vec![Lock::write("a")]);
         assert_eq!(held.locks_in_doubt().count(), 1);
+    }
+
+    #[test]
+    fn an_end_in_doubt_that_meets_the_last_commands_end_is_decided_again() {
+        let finish = |open: &[&str]| {
+            let plan = Plan::ended(1, Outcome::Indeterminate, "a command's end is not known");
+            let open = open.iter().map(|key| (*key).to_owned()).collect();
+            let plan = Plan { open, ..plan };
+            Body::Finish(Box::new(Finish { job: 1, plan, executed: None, finished: Time(9) }))
+        };
+        let mut state = with_command(vec![Lock::write("services/web")]);
+        ended(&mut state, "ok");
+        let answer = apply(&mut state.clone(), finish(&["run-n11"])).0;
+        assert_eq!(answer, Answer::Stale, "the master did not know of the end");
+        let mut other = state.clone();
+        apply(&mut other, finish(&[]));
+        assert!(other.jobs.is_empty() && other.doubts.is_empty(), "it rests on something else");
+        let mut unknown = with_command(vec![Lock::write("services/web")]);
+        ended(&mut unknown, "indeterminate");
+        apply(&mut unknown, finish(&["run-n11"]));
+        assert_eq!(unknown.doubts.len(), 1, "that end says nothing");
+    }
+
+    #[test]
+    fn doubts_without_locks_go_with_their_records_or_when_there_are_too_many() {
+        let mut state = in_doubt(Vec::new());
+        let without = state.doubts[&1].clone();
+        let behind = without.behind;
+        assert!(behind > 0, "its place in the history is known");
+        let held = crate::state::Doubt { locks: vec![Lock::write("a")], ..without.clone() };
+        state.doubts.insert(2, held);
+        let cut = |floor_index: u64| {
+            Body::Cut(crate::proposal::Cut { floor_index, floor_previous: [1; 32], reads_below: 0 })
+        };
+        state.chain.index = behind + 9;
+        apply(&mut state, cut(behind + 1));
+        assert_eq!(state.doubts.len(), 2, "the record is kept");
+        apply(&mut state, cut(behind + 2));
+        assert_eq!(state.doubts.keys().copied().collect::<Vec<_>>(), [2], "locks are never let go");
+        for sequence in 10..1_020 {
+            state.doubts.insert(sequence, without.clone());
+        }
+        state.chain.floor_index = 0;
+        state.forget_doubts();
+        assert_eq!((state.doubts.len(), state.doubts.keys().nth(1)), (1_001, Some(&20)));
     }
 }

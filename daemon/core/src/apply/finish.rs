@@ -7,8 +7,11 @@ use crate::proposal::{Committed, Finish, Plan};
 use crate::state::{Doubt, State};
 use std::sync::Arc;
 use tiebeam_proto::outcome::Move;
-use tiebeam_proto::record::NodesApplied;
+use tiebeam_proto::record::{CommandRecord, NodesApplied};
 use tiebeam_proto::{Outcome, Stage};
+
+/// Doubts without locks that State keeps at once.
+const UNLOCKED_DOUBTS_MAX: usize = 1_000;
 
 impl State {
     pub(super) fn apply_finish(&mut self, entry: &mut Entry, finish: &Finish) -> Answer {
@@ -16,6 +19,9 @@ impl State {
             return Answer::Done;
         }
         if finish.plan.outcome == Outcome::Ok && !self.reads_hold(&finish.plan.reads) {
+            return Answer::Stale;
+        }
+        if self.doubt_is_settled(finish) {
             return Answer::Stale;
         }
         let (plan, tried) = match self.try_plan(&finish.plan) {
@@ -70,8 +76,37 @@ impl State {
             commands,
             since: finish.finished,
             gone: job.commands.iter().filter(|one| one.lost).map(|one| one.node).collect(),
+            behind: self.chain.index,
         };
         self.doubts.insert(job.sequence, doubt);
+        self.forget_doubts();
+    }
+
+    /// Ends doubts that hold no locks and whose late evidence can matter to nobody any more: the
+    /// job's record is given up, or there are too many of them; then the oldest go. Doubts that
+    /// hold locks end by evidence or by `lock_release` only (ruling 11).
+    pub(super) fn forget_doubts(&mut self) {
+        let floor = self.chain.floor_index;
+        let unlocked = self.doubts.iter().filter(|(_, doubt)| doubt.locks.is_empty());
+        let unlocked: Vec<(u64, u64)> =
+            unlocked.map(|(sequence, doubt)| (*sequence, doubt.behind)).collect();
+        let over = unlocked.len().saturating_sub(UNLOCKED_DOUBTS_MAX);
+        for (nth, (sequence, behind)) in unlocked.into_iter().enumerate() {
+            if nth < over || (behind > 0 && behind + 1 < floor) {
+                self.doubts.remove(&sequence);
+            }
+        }
+    }
+
+    /// Whether a job was ended in doubt of commands of which all ends are in State by now: its
+    /// master had not seen the last one, and decides again (ruling 11).
+    fn doubt_is_settled(&self, finish: &Finish) -> bool {
+        let Some(job) = self.jobs.get(&finish.job).filter(|_| !finish.plan.open.is_empty()) else {
+            return false;
+        };
+        finish.plan.outcome == Outcome::Indeterminate
+            && job.open_commands().next().is_none()
+            && job.record.commands.iter().all(CommandRecord::is_definite)
     }
 
     pub(super) fn apply_committed(&mut self, entry: &mut Entry, committed: &Committed) -> Answer {

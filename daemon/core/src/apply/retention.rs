@@ -28,6 +28,7 @@ impl State {
         if cut.floor_index > self.chain.floor_index && cut.floor_index <= self.chain.index {
             self.chain.floor_index = cut.floor_index;
             self.chain.floor_previous = cut.floor_previous;
+            self.forget_doubts();
         }
         self.prune_reads(cut.reads_below);
         Answer::Done

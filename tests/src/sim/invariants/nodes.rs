@@ -5,6 +5,7 @@ use super::super::ledger::{Ledger, Print};
 use super::super::machine::Machine;
 use super::super::process::Process;
 use super::{Checked, Violation, hold};
+use std::collections::BTreeSet;
 use tiebeam_core::State;
 use tiebeam_core::job::Command;
 use tiebeam_replica::node::Halt;
@@ -165,6 +166,23 @@ pub(in super::super) fn who_leads_has_the_history(process: &Process) -> Checked 
 pub(super) fn has_the_history(node: u32, lacks: Option<u64>) -> Checked {
     hold(lacks.is_none(), (20, "who_leads_has_the_history"), || {
         format!("node {node} leads and lacks record {lacks:?}")
+    })
+}
+
+/// 20: what no log has any more is in the histories of a majority: the records of a prefix that a
+/// node drops, as far down as its own history is whole.
+pub(in super::super) fn what_is_dropped_is_in_histories(
+    ledger: &Ledger,
+    own: u64,
+    voters: &BTreeSet<u64>,
+    record: u64,
+) -> Checked {
+    let seen = |member: &u64| ledger.held.get(member).copied().unwrap_or_default();
+    let from = seen(&own).from;
+    let has = |member: &&u64| seen(member).from <= from && seen(member).to >= record;
+    let holders = voters.iter().filter(has).count();
+    hold(holders > voters.len() / 2, (20, "what_is_dropped_is_in_histories"), || {
+        format!("the log's records up to {record} are dropped, {holders} of {voters:?} have them")
     })
 }
 

@@ -17,6 +17,7 @@ use tiebeam_proto::chain::{self, Head};
 use tiebeam_proto::record::{Archived, CommandRecord, Mode, RequestFacts, Stages};
 use tiebeam_proto::{Kind, Stage, time::Time};
 use tiebeam_replica::node::Halt;
+use tiebeam_replica::prefix::Held;
 use tiebeam_replica::seams::mem::MemDisk;
 use tiebeam_replica::{Entry, EntryKind};
 
@@ -357,6 +358,16 @@ fn invariants_18_and_19_nodes_and_runs_that_differ_are_found() {
 fn invariants_20_21_and_22_are_found() {
     assert_eq!(number(has_the_history(11, None)), 0);
     assert_eq!(number(has_the_history(11, Some(5))), 20);
+    let voters = [1, 2, 3].into();
+    let held = |of_2: (u64, u64)| {
+        let mut ledger = Ledger::new(state());
+        let all = [(1, (1, 9)), (2, of_2), (3, (1, 8)), (4, (1, 9))];
+        ledger.held = all.map(|(id, (from, to))| (id, Held { from, to })).into();
+        number(what_is_dropped_is_in_histories(&ledger, 1, &voters, 9))
+    };
+    assert_eq!(held((1, 9)), 0);
+    assert_eq!(held((1, 8)), 20, "member 4 does not vote");
+    assert_eq!(held((2, 9)), 20, "one has a gap");
     let mut ledger = begun().0;
     assert_eq!(number(requests_are_answered_once(&mut ledger, 4)), 0);
     assert_eq!(number(requests_are_answered_once(&mut ledger, 4)), 21, "two answers");
