@@ -174,6 +174,9 @@ pub fn health(engine: &Engine) -> Value {
     } else if !engine.space.is_enough() {
         problems.push("the disk is nearly full: new jobs that change something are refused".into());
     }
+    if engine.history_thread.metrics().index_out_of_use.load(Relaxed) {
+        problems.push("the hot index is out of use: the newest jobs are not found here".into());
+    }
     problems.extend(log_held_back(&engine.metrics.log_held_back));
     let state = engine.board.state();
     if keeper::is_only_voter(&state, engine.identity.node_id) {

@@ -202,6 +202,11 @@ fn gauges(engine: &Engine) -> Vec<(&'static str, &'static str, u64)> {
             "Entries kept because no majority has their records in its history",
             engine.metrics.log_held_back.entries(),
         ),
+        (
+            "history_index_out_of_use",
+            "Whether the hot index is out of use, for want of room, say",
+            u64::from(engine.history_thread.metrics().index_out_of_use.load(Ordering::Relaxed)),
+        ),
         ("history_bytes", "Bytes of the history on this node", engine.history.bytes()),
         ("history_bytes_max", "Bytes that it may use", engine.settings.load().history.bytes_max.0),
         ("history_lag_records", "Records not yet written", count(history_records)),

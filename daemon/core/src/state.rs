@@ -125,9 +125,9 @@ pub struct Doubt {
     /// tell, and a node that joins under the same id knows nothing of it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gone: Vec<u32>,
-    /// Chain index behind which the job's record came; 0 if it is not known.
+    /// The lowest chain index that the job's record can have; 0 if it is not known.
     #[serde(default, skip_serializing_if = "is_zero")]
-    pub behind: u64,
+    pub record_from: u64,
 }
 
 /// Everything replicated.

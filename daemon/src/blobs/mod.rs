@@ -188,6 +188,29 @@ impl Blobs {
         self.sync()
     }
 
+    /// Removes a blob that is not what its name says, so that a sound one can take its place;
+    /// gives whether it was.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub fn remove_spoilt(&self, digest: &str) -> Result<bool, BlobError> {
+        let (path, mut hash, mut at) = (self.path(digest)?, Sha256::new(), 0);
+        loop {
+            let piece = self.piece(digest, at)?;
+            hash.update(&piece);
+            at += piece.len() as u64;
+            if piece.len() < PIECE_BYTES {
+                break;
+            }
+        }
+        if canonical::hex(&hash.finalize()) == digest {
+            return Ok(false);
+        }
+        tracing::error!(digest, "an output is not what its name says: it is removed");
+        fs::remove_file(&path).map_err(failed("remove", &path))?;
+        self.sync().map(|()| true)
+    }
+
     /// Begins to receive a blob.
     ///
     /// # Errors
@@ -299,6 +322,9 @@ mod tests {
         let second = blobs.piece(&digest, first.len() as u64).unwrap();
         assert_eq!((first.len(), second.len()), (PIECE_BYTES, 5));
         assert!(blobs.piece(&digest, whole.len() as u64).unwrap().is_empty());
+        assert!(!blobs.remove_spoilt(&digest).unwrap());
+        fs::write(folder.path().join("blobs").join(&digest), &whole[1..]).unwrap();
+        assert!(blobs.remove_spoilt(&digest).unwrap() && blobs.bytes(&digest).is_none());
     }
 
     #[test]

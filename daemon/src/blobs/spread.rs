@@ -217,8 +217,20 @@ async fn gather(
             break;
         }
     }
-    let found = canonical::hex(&Sha256::digest(&whole));
-    Ok((found == digest).then_some(whole))
+    let sound = canonical::hex(&Sha256::digest(&whole)) == digest;
+    if !sound && member == engine.identity.raft_id() {
+        give_up_spoilt(engine, digest).await;
+    }
+    Ok(sound.then_some(whole))
+}
+
+/// Removes this node's copy if it is spoilt: whoever has a sound one makes up for it.
+async fn give_up_spoilt(engine: &Engine, digest: &str) {
+    let (blobs, digest) = (Blobs::of(&engine.data), digest.to_owned());
+    let looked = tokio::task::spawn_blocking(move || blobs.remove_spoilt(&digest)).await;
+    if let Ok(Err(error)) = looked {
+        tracing::warn!(why = crate::report::chain(&error), "an output cannot be read here");
+    }
 }
 
 /// Looks after the blobs of this node until it stops: copies are made up for when members came or
@@ -277,6 +289,7 @@ async fn review(engine: &Arc<Engine>) -> bool {
         let made = copy_to(engine, &digest, &jobs, to, until).await;
         if made.len() < lacking.wanted {
             (short, done) = (short + 1, false);
+            give_up_spoilt(engine, &digest).await;
         }
     }
     engine.metrics.blobs_short.store(short, Ordering::Relaxed);

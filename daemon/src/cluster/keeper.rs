@@ -185,7 +185,10 @@ pub async fn watch_gaps(engine: Arc<Engine>, raft: Sender<ToRaft>) {
     loop {
         let floor = engine.board.state().chain.floor_index.max(1);
         let whole = engine.history.gaps(floor).is_empty();
-        let able = is_electable(&engine.board.state(), engine.identity.node_id, whole);
+        // Without its index it could not answer for the newest jobs.
+        let indexed = !engine.history_thread.metrics().index_out_of_use.load(Relaxed);
+        let node = engine.identity.node_id;
+        let able = is_electable(&engine.board.state(), node, whole && indexed);
         if able != electable {
             electable = able;
             tracing::info!(electable, "whether this node may lead");

@@ -90,6 +90,29 @@ fn indices(page: &Page) -> Vec<u64> {
 }
 
 #[test]
+fn an_index_for_which_there_is_no_room_is_done_without_until_there_is() {
+    let (folder, mut maker) = (Folder::new(), Maker::new());
+    let records = maker.jobs(40);
+    // Where its folder is to be there is something that it cannot remove.
+    let place = folder.path().join("index");
+    std::fs::write(&place, "in the way").unwrap();
+    let thread = HistoryThread::spawn(&Start::at(folder.path(), None)).unwrap();
+    records[..20].iter().for_each(|record| thread.handle.archive(record.clone()).unwrap());
+    thread.handle.sync_to(20).unwrap();
+    let out_of_use = || thread.handle.metrics().index_out_of_use.load(Relaxed);
+    assert!(out_of_use(), "it says so");
+    assert_eq!(thread.history.record(7).unwrap().as_ref(), Some(&records[6]), "nothing is lost");
+    std::fs::remove_file(&place).unwrap();
+    records[20..].iter().for_each(|record| thread.handle.archive(record.clone()).unwrap());
+    thread.handle.sync_to(40).unwrap();
+    while out_of_use() {
+        std::thread::yield_now();
+    }
+    all_here(&thread.history, &records);
+    thread.stop().unwrap();
+}
+
+#[test]
 fn a_record_is_found_from_the_moment_it_is_handed_over() {
     let folder = Folder::new();
     let (records, thread) = (Maker::new().jobs(800), spawn(&folder));

@@ -29,6 +29,10 @@ const SYNC_EVERY: Duration = Duration::from_secs(1);
 /// The hot index is synced this often: it only saves work at the next start.
 const INDEX_SYNC_EVERY: Duration = Duration::from_secs(10);
 
+/// How often an index that is out of use is tried to be made again.
+const INDEX_AGAIN: Duration =
+    if cfg!(test) { Duration::from_millis(20) } else { Duration::from_secs(10) };
+
 /// Blocks whose rows are removed in one go: about 10 ms of work, with records waiting.
 const RETIRE_BLOCKS: usize = 8;
 
@@ -100,6 +104,9 @@ pub struct Metrics {
     pub dropped: AtomicU64,
     /// Times that the hot index was made again.
     pub index_rebuilds: AtomicU64,
+    /// Whether the hot index is out of use: there was no room for it, say. Then the newest records
+    /// are not found by job, revision or filter until it is made again; nothing is lost.
+    pub index_out_of_use: AtomicBool,
 }
 
 /// A running history.
@@ -131,19 +138,21 @@ impl HistoryThread {
             (start.expected, start.keep_beyond),
             start.segment_bytes,
         )?;
-        let hot = hot::open(&start.index_folder, &segments)?;
-        opened.index_rebuilt = hot.rebuilt.clone();
+        let hot = opened_index(hot::open(&start.index_folder, &segments))?;
+        opened.index_rebuilt = hot.as_ref().and_then(|hot| hot.rebuilt.clone());
+        let index_tried = hot.is_none().then(Instant::now);
         let skipped = segments.head.filter(|_| opened.missing.is_some());
         let shared = Arc::new(Shared {
             filler: Mutex::new(Filler::open(&segments.library, start.segment_bytes)?),
             skipped: Mutex::new(skipped),
             library: Arc::clone(&segments.library),
-            hot: RwLock::new(Some(hot)),
+            hot: RwLock::new(hot),
             queue: Queue::default(),
             metrics: Metrics::default(),
             floor: AtomicU64::new(0),
             reads: Reads::default(),
         });
+        shared.metrics.index_out_of_use.store(index_tried.is_some(), Relaxed);
         let end = skipped.map_or(opened.last, |head| head.index);
         shared.metrics.written.store(end, Relaxed);
         let writer = Writer {
@@ -158,6 +167,7 @@ impl HistoryThread {
             synced: Instant::now(),
             index_synced: Instant::now(),
             index_dirty: false,
+            index_tried,
             drop_below: 0,
         };
         let join = std::thread::Builder::new()
@@ -291,6 +301,8 @@ struct Writer {
     synced: Instant,
     index_synced: Instant,
     index_dirty: bool,
+    /// When an index that is out of use was last tried to be made again.
+    index_tried: Option<Instant>,
     /// Segments that end below this record are to go; 0 when there is nothing to look for.
     drop_below: u64,
 }
@@ -342,6 +354,9 @@ impl Writer {
         let metrics = &self.shared.metrics;
         if self.sealing.is_some() {
             return Some(Duration::from_millis(100));
+        }
+        if self.index_tried.is_some() {
+            return Some(INDEX_AGAIN.min(SYNC_EVERY));
         }
         let dirty = metrics.written.load(Relaxed) > metrics.durable.load(Relaxed);
         if dirty { Some(SYNC_EVERY) } else { self.index_dirty.then_some(INDEX_SYNC_EVERY) }
@@ -412,12 +427,17 @@ impl Writer {
         Ok(())
     }
 
-    /// Does something with the hot index; if that fails, makes the index again and goes on.
+    /// Does something with the hot index; if that fails, makes the index again and goes on. An
+    /// index that cannot be made again is out of use for a while: it holds no truth, and the node
+    /// is worth more than it.
     fn on_index<T: Default>(
         &mut self,
         act: impl FnOnce(&mut Hot) -> Result<T, IndexError>,
     ) -> Result<T, HistoryError> {
         self.index_dirty = true;
+        if self.index_tried.is_some_and(|at| at.elapsed() < INDEX_AGAIN) {
+            return Ok(T::default());
+        }
         let mut slot = self.shared.hot.write().unwrap_or_else(PoisonError::into_inner);
         let result = slot.as_mut().ok_or(IndexError::OutOfUse).and_then(act);
         let error = match result {
@@ -430,8 +450,11 @@ impl Writer {
             discard(broken.index);
         }
         let _ = std::fs::remove_dir_all(&self.index_folder);
-        *slot = Some(hot::open(&self.index_folder, &self.segments)?);
-        self.shared.metrics.index_rebuilds.fetch_add(1, Relaxed);
+        *slot = opened_index(hot::open(&self.index_folder, &self.segments))?;
+        let metrics = &self.shared.metrics;
+        self.index_tried = slot.is_none().then(Instant::now);
+        metrics.index_out_of_use.store(slot.is_none(), Relaxed);
+        metrics.index_rebuilds.fetch_add(u64::from(slot.is_some()), Relaxed);
         Ok(T::default())
     }
 
@@ -541,7 +564,8 @@ impl Writer {
             let slot = self.shared.hot.read().unwrap_or_else(PoisonError::into_inner);
             slot.as_ref().is_some_and(|hot| hot.from > 0 && hot.from < boundary)
         };
-        let more = due && self.on_index(|hot| hot.retire(boundary, RETIRE_BLOCKS))?;
+        let again = self.index_tried.is_some_and(|at| at.elapsed() >= INDEX_AGAIN);
+        let more = (due || again) && self.on_index(|hot| hot.retire(boundary, RETIRE_BLOCKS))?;
         if self.index_synced.elapsed() >= INDEX_SYNC_EVERY && self.index_dirty {
             self.index_synced = Instant::now();
             self.on_index(|hot| hot.index.sync())?;
@@ -553,6 +577,19 @@ impl Writer {
     fn end(&mut self) -> Result<(), HistoryError> {
         self.sync()?;
         self.on_index(|hot| hot.index.sync())
+    }
+}
+
+/// The index if it could be opened. Damage of segments is told; that there is no room for an index,
+/// or that its engine fails, is not worth ending for.
+fn opened_index(opened: Result<Hot, HistoryError>) -> Result<Option<Hot>, HistoryError> {
+    match opened {
+        Ok(hot) => Ok(Some(hot)),
+        Err(error @ (HistoryError::Damaged { .. } | HistoryError::Forked { .. })) => Err(error),
+        Err(error) => {
+            tracing::error!(reason = %chain_of(&error), "the hot index is out of use");
+            Ok(None)
+        }
     }
 }
 

@@ -236,17 +236,17 @@ mod tests {
     fn doubts_without_locks_go_with_their_records_or_when_there_are_too_many() {
         let mut state = in_doubt(Vec::new());
         let without = state.doubts[&1].clone();
-        let behind = without.behind;
-        assert!(behind > 0, "its place in the history is known");
+        let from = without.record_from;
+        assert!(from > 0, "its place in the history is known");
         let held = crate::state::Doubt { locks: vec![Lock::write("a")], ..without.clone() };
         state.doubts.insert(2, held);
         let cut = |floor_index: u64| {
             Body::Cut(crate::proposal::Cut { floor_index, floor_previous: [1; 32], reads_below: 0 })
         };
-        state.chain.index = behind + 9;
-        apply(&mut state, cut(behind + 1));
+        state.chain.index = from + 9;
+        apply(&mut state, cut(from));
         assert_eq!(state.doubts.len(), 2, "the record is kept");
-        apply(&mut state, cut(behind + 2));
+        apply(&mut state, cut(from + 1));
         assert_eq!(state.doubts.keys().copied().collect::<Vec<_>>(), [2], "locks are never let go");
         for sequence in 10..1_020 {
             state.doubts.insert(sequence, without.clone());

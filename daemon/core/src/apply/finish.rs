@@ -76,7 +76,7 @@ impl State {
             commands,
             since: finish.finished,
             gone: job.commands.iter().filter(|one| one.lost).map(|one| one.node).collect(),
-            behind: self.chain.index,
+            record_from: self.chain.index + 1,
         };
         self.doubts.insert(job.sequence, doubt);
         self.forget_doubts();
@@ -89,10 +89,10 @@ impl State {
         let floor = self.chain.floor_index;
         let unlocked = self.doubts.iter().filter(|(_, doubt)| doubt.locks.is_empty());
         let unlocked: Vec<(u64, u64)> =
-            unlocked.map(|(sequence, doubt)| (*sequence, doubt.behind)).collect();
+            unlocked.map(|(sequence, doubt)| (*sequence, doubt.record_from)).collect();
         let over = unlocked.len().saturating_sub(UNLOCKED_DOUBTS_MAX);
-        for (nth, (sequence, behind)) in unlocked.into_iter().enumerate() {
-            if nth < over || (behind > 0 && behind + 1 < floor) {
+        for (nth, (sequence, from)) in unlocked.into_iter().enumerate() {
+            if nth < over || (from > 0 && from < floor) {
                 self.doubts.remove(&sequence);
             }
         }

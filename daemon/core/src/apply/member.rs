@@ -172,7 +172,7 @@ mod tests {
             locks: Vec::new(),
             commands: vec![("run-n12".into(), 12), ("run-n11".into(), 11)],
             since: Time(0),
-            behind: 0,
+            record_from: 0,
             gone: Vec::new(),
         };
         state.doubts.insert(1, doubt);

@@ -217,7 +217,7 @@ fn locks_in_doubt_are_listed_and_let_go() {
         locks,
         commands: vec![("start-n11".into(), 11)],
         since: Time(0),
-        behind: 0,
+        record_from: 0,
         gone: Vec::new(),
     };
     let without = Doubt { job: "11.3".to_owned(), locks: Vec::new(), ..doubt.clone() };
