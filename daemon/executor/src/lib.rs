@@ -1,7 +1,7 @@
 //! What is decided while jobs run: which of them a master takes up, what it proposes and in which
 //! order, what a node does with a command, and when a wait is over. Nothing here does any of it.
 //!
-//! Every module is a state machine or a plain function over [`State`](tiebeam_core::State) and the
+//! Every module is a state machine or a plain function over [`State`] and the
 //! words of its driver: no clock, no thread, no file, nothing random. There are two drivers, the
 //! daemon and the simulation; a driver carries out what it is told, says what came of it, and
 //! decides nothing. [`conductor`] is a master's look at State, [`run`] the function of one job on
