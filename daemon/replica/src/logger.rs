@@ -17,6 +17,10 @@ impl Drain for ToTracing {
     type Err = Never;
 
     fn log(&self, record: &Record<'_>, values: &OwnedKVList) -> Result<(), Never> {
+        // A logger does not ask `is_enabled` by itself.
+        if !self.is_enabled(record.level()) {
+            return Ok(());
+        }
         let mut line = Line(record.msg().to_string());
         // Formatting into a String does not fail, and a record is not worth an error.
         let _ = slog::KV::serialize(&record.kv(), record, &mut line);
@@ -50,5 +54,30 @@ impl Serializer for Line {
     fn emit_arguments(&mut self, key: slog::Key, value: &std::fmt::Arguments<'_>) -> slog::Result {
         write!(self.0, " {key}={value}")?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::logger;
+    use std::cell::Cell;
+    use std::fmt;
+
+    /// Counts how often it is formatted.
+    struct Counted<'a>(&'a Cell<u32>);
+
+    impl fmt::Display for Counted<'_> {
+        fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+            self.0.set(self.0.get() + 1);
+            out.write_str("counted")
+        }
+    }
+
+    #[test]
+    fn a_record_that_nobody_wants_is_not_formatted() {
+        let formatted = Cell::new(0);
+        // Nobody subscribes here.
+        slog::debug!(logger(), "a message"; "message" => %Counted(&formatted));
+        assert_eq!(formatted.get(), 0);
     }
 }

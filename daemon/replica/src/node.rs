@@ -391,6 +391,11 @@ impl Node {
         self.membership = Membership::from_conf_state(&state);
         let membership = self.membership.clone();
         self.outputs.push(Output::MembersChanged { index, membership });
+        if self.leads() && !self.membership.voters.contains(&self.settings.raft_id) {
+            // It was elected with the entry of its own removal in its log. Raft would lead on, and
+            // panic when its next write is done.
+            self.raw.raft.become_follower(self.raw.raft.term, raft::INVALID_ID);
+        }
     }
 
     fn transfer(&mut self, to: Option<u64>) {

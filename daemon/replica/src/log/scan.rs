@@ -309,7 +309,8 @@ impl Window {
             return Ok(None);
         }
         if offset < self.start || end > self.start + self.buffer.len() as u64 {
-            self.buffer.resize(length.max(WINDOW_BYTES), 0);
+            let left = usize::try_from(self.file_len - offset).unwrap_or(WINDOW_BYTES);
+            self.buffer.resize(length.max(WINDOW_BYTES.min(left)), 0);
             let read = disk.read_at(self.file, offset, &mut self.buffer)?;
             self.buffer.truncate(read);
             self.start = offset;

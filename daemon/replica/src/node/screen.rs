@@ -11,7 +11,9 @@ pub(super) fn asks_for_votes(message: &Message) -> bool {
     matches!(kind, MessageType::MsgRequestVote | MessageType::MsgRequestPreVote)
 }
 
-/// Passes a message of member `from` to member `to`, or says why not.
+/// Passes a message of member `from` to member `to`, or says why not. `from_learner` is what this
+/// node has applied: one that lags may know the leader of today as a learner, or as one that may
+/// not ask for votes, and learns better only from that leader. So a learner may speak like a voter.
 pub(super) fn screen(
     message: &Message,
     from: u64,
@@ -33,16 +35,7 @@ pub(super) fn screen(
         MessageType::MsgPropose | MessageType::MsgTransferLeader => {
             return Err("members do not forward calls");
         }
-        MessageType::MsgRequestVote
-        | MessageType::MsgRequestPreVote
-        | MessageType::MsgAppend
-        | MessageType::MsgHeartbeat
-        | MessageType::MsgSnapshot
-        | MessageType::MsgTimeoutNow
-            if from_learner =>
-        {
-            return Err("a learner only answers");
-        }
+        MessageType::MsgTimeoutNow if from_learner => return Err("a learner hands nothing over"),
         MessageType::MsgReadIndex | MessageType::MsgReadIndexResp
             if message.get_entries().len() != 1 =>
         {
@@ -89,7 +82,15 @@ mod tests {
         assert_eq!(screen(&append, 2, 1, false), Ok(()));
         assert!(screen(&append, 3, 1, false).is_err(), "false sender");
         assert!(screen(&append, 2, 9, false).is_err(), "former life");
-        assert!(screen(&append, 2, 1, true).is_err(), "learner");
+        for kind in [
+            MessageType::MsgAppend,
+            MessageType::MsgHeartbeat,
+            MessageType::MsgRequestVote,
+            MessageType::MsgRequestPreVote,
+        ] {
+            assert_eq!(screen(&message(kind), 2, 1, true), Ok(()), "it may be a voter by now");
+        }
+        assert!(screen(&message(MessageType::MsgTimeoutNow), 2, 1, true).is_err(), "learner");
         let answer = message(MessageType::MsgAppendResponse);
         assert_eq!(screen(&answer, 2, 1, true), Ok(()));
         for kind in [

@@ -338,6 +338,34 @@ fn a_member_joins_by_snapshot_becomes_a_voter_and_another_leaves() {
 }
 
 #[test]
+fn a_leader_that_commits_its_own_removal_leads_no_more() {
+    let mut bus = Bus::new(&[1, 2, 3]);
+    // The leader of before proposed it, wrote it to this node alone, and was gone.
+    let raw = Change::Remove(1).to_raft(Bytes::new());
+    let entry = Entry {
+        index: 2,
+        term: 1,
+        kind: EntryKind::Conf,
+        payload: raw.write_to_bytes().unwrap().into(),
+    };
+    let begun = Start {
+        entries: vec![entry],
+        hard_state: HardState { term: 1, vote: 0, commit: 1 },
+        ..start(Membership::of_voters([1, 2, 3]))
+    };
+    bus.nodes.insert(1, Node::new(settings(1), begun).unwrap());
+    bus.elect();
+    bus.tick(80);
+    let next = bus.leader().unwrap();
+    assert_ne!(next, 1);
+    assert_eq!(bus.nodes[&next].status().membership, Membership::of_voters([2, 3]));
+    assert_eq!(bus.nodes[&1].status().role.role, Role::Follower);
+    bus.input(next, propose(5, "after"));
+    bus.tick(3);
+    assert_eq!(bus.applied[&next].last(), Some(&Bytes::from_static(b"after")));
+}
+
+#[test]
 fn a_refused_change_of_membership_leaves_the_members_as_they_were() {
     let mut node = alone();
     settle(&mut node);

@@ -304,6 +304,13 @@ impl MemDisk {
         machine.files.get(inode).map(|file| file.bytes.clone())
     }
 
+    /// The first file whose content, as a reader sees it now, is such. Copies nothing.
+    pub fn find(&self, is_such: impl Fn(&[u8]) -> bool) -> Option<String> {
+        let machine = self.lock();
+        let such = |inode: &u64| machine.files.get(inode).is_some_and(|file| is_such(&file.bytes));
+        machine.names.iter().find(|(_, inode)| such(inode)).map(|(path, _)| path.clone())
+    }
+
     /// Replaces the content of a file, or makes it, durably: what a test plants.
     pub fn plant(&self, path: &str, bytes: &[u8]) {
         let mut machine = self.lock();
