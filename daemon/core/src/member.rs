@@ -149,6 +149,12 @@ impl State {
         self.members.iter().filter(|(_, member)| member.voter).map(|(node, m)| (*node, m))
     }
 
+    /// Voters that became members before this one did: who was away meanwhile may know them.
+    pub fn elders(&self, raft_id: u64) -> impl Iterator<Item = u64> {
+        let since = self.member_of(raft_id).map_or(0, |(_, member)| member.since);
+        self.voters().filter(move |(_, voter)| voter.since < since).map(|(_, voter)| voter.raft_id)
+    }
+
     /// Whether the change can be made now.
     pub fn can_change(&self, change: &MemberChange) -> bool {
         let seated = |node: &u32, raft_id: &u64| {

@@ -179,7 +179,21 @@ pub fn successors(cluster: &Cluster, state: &State) -> Vec<u64> {
     ranked.into_iter().map(|(_, raft_id)| raft_id).collect()
 }
 
-/// A node with a gap in its history must not lead (ruling 16), nor one with affinity 0.
+/// Whom the master leaves its office to because a voter refuses it: that one was away when this
+/// node joined, takes nothing from it and so never hears of it. A member that was there before may
+/// be known to it. `None` if nobody refuses, or nobody is older.
+fn elder(state: &State, own: u64, refusing: &[u32], answering: &[u64]) -> Option<u64> {
+    let is_refused = state.voters().any(|(node, _)| refusing.contains(&node));
+    let elders: Vec<u64> = state.elders(own).collect();
+    let known = |next: &&u64| {
+        let node = state.member_of(**next).map(|(node, _)| node);
+        elders.contains(next) && node.is_some_and(|node| !refusing.contains(&node))
+    };
+    answering.iter().find(known).copied().filter(|_| is_refused)
+}
+
+/// A node with a gap in its history must not lead (ruling 16), nor one with affinity 0. One that a
+/// voter does not know leads only if there is nobody older.
 pub async fn watch_gaps(engine: Arc<Engine>, raft: Sender<ToRaft>) {
     let mut electable = true;
     loop {
@@ -195,10 +209,13 @@ pub async fn watch_gaps(engine: Arc<Engine>, raft: Sender<ToRaft>) {
             // The raft thread has gone only if the node stops.
             let _ = raft.send(ToRaft::Electable(electable));
         }
-        if !electable && engine.cluster.is_master() {
+        if engine.cluster.is_master() {
             let state = engine.board.state();
-            if let Some(next) = successors(&engine.cluster, &state).first() {
-                engine.proposer.transfer(Some(*next));
+            let next = successors(&engine.cluster, &state);
+            let refusing = engine.cluster.peers().map(|peers| peers.deniers()).unwrap_or_default();
+            let elder = elder(&state, engine.cluster.raft_id, &refusing, &next);
+            if let Some(next) = elder.or(next.first().copied().filter(|_| !electable)) {
+                engine.proposer.transfer(Some(next));
             }
         }
         tokio::select! {
@@ -397,6 +414,26 @@ mod tests {
         assert!(!is_electable(&of(true), 11, false) && is_electable(&of(true), 11, true));
         assert!(is_electable(&of(false), 11, false), "12 is a learner");
         assert!(!is_only_voter(&of(false), 12) && !is_only_voter(&State::default(), 11));
+    }
+
+    #[test]
+    fn a_master_that_a_voter_refuses_leaves_to_an_older_member() {
+        let member = |node: u64, since| Member {
+            raft_id: node << 16 | 1,
+            key_hash: String::new(),
+            voter: true,
+            joining: false,
+            since,
+        };
+        let members = [(11_u32, member(11, 0)), (12, member(12, 0)), (13, member(13, 70))];
+        let state = State { members: members.into_iter().collect(), ..State::default() };
+        let own = |node: u64| node << 16 | 1;
+        let answering = [own(11), own(12)];
+        assert_eq!(elder(&state, own(13), &[12], &answering), Some(own(11)));
+        assert_eq!(elder(&state, own(13), &[], &answering), None, "nobody refuses it");
+        assert_eq!(elder(&state, own(13), &[14], &answering), None, "no voter refuses it");
+        assert_eq!(elder(&state, own(13), &[11, 12], &answering), None, "nobody would do");
+        assert_eq!(elder(&state, own(11), &[12], &[own(13)]), None, "nobody is older");
     }
 
     #[test]

@@ -23,6 +23,7 @@ impl State {
 
     pub(super) fn apply_intent(&mut self, entry: &mut Entry, intent: &Intent) -> Answer {
         let (clock, epoch) = (self.clock_us, entry.term);
+        let is_member = self.members.contains_key(&intent.node);
         let Some(job) = self.running_job(intent.job) else {
             return refused(ErrorCode::Conflict, "the job does not run any more");
         };
@@ -49,16 +50,20 @@ impl State {
             spec: intent.spec.clone(),
             deadline_us: clock.saturating_add(intent.deadline_us),
             epoch,
-            ended: false,
+            ended: !is_member,
             lost: false,
         });
+        // Nobody would ever say how a command on a node that was removed meanwhile ended.
+        let result = if is_member { "open" } else { "refused" };
+        let evidence = "its node was no member any more when it was to begin".to_owned();
         job.record_mut().commands.push(CommandRecord {
             name: intent.key.clone(),
             node: intent.node,
-            result: "open".to_owned(),
+            result: result.to_owned(),
+            evidence: (!is_member).then_some(evidence),
             ..CommandRecord::default()
         });
-        entry.command(job, &intent.key, intent.node, "open");
+        entry.command(job, &intent.key, intent.node, result);
         entry.due();
         Answer::Done
     }
@@ -139,7 +144,7 @@ mod tests {
     use super::*;
     use crate::apply::fixture::{apply, archived, state, submission};
     use crate::lock::Lock;
-    use crate::proposal::{Body, Finish, Plan, Schedule};
+    use crate::proposal::{Body, Cancel, Finish, Plan, Schedule};
     use tiebeam_proto::Outcome;
     use tiebeam_proto::record::Archived;
     use tiebeam_proto::time::Time;
@@ -155,8 +160,8 @@ mod tests {
         archived(apply(state, Body::CommandEnded(Box::new(ended))).1)
     }
 
-    /// A job that holds `locks` and whose command runs.
-    fn with_command(locks: Vec<Lock>) -> State {
+    /// A job that holds `locks` and runs a command on `node`.
+    fn runs_on(node: u32, locks: Vec<Lock>) -> State {
         let mut state = state();
         let mut call = submission(&state);
         (call.locks, call.inputs) = (locks, Some("sealed".into()));
@@ -164,8 +169,8 @@ mod tests {
         apply(&mut state, Body::Schedule(Schedule { job: 1, time: Time(1) }));
         let intent = Intent {
             job: 1,
-            key: "run-n11".into(),
-            node: 11,
+            key: format!("run-n{node}"),
+            node,
             digest: "00".into(),
             spec: "sealed".into(),
             deadline_us: 1,
@@ -177,13 +182,43 @@ mod tests {
 
     /// A job that holds `locks` and ended without knowing of its command.
     fn in_doubt(locks: Vec<Lock>) -> State {
-        let mut state = with_command(locks);
+        let mut state = runs_on(11, locks);
         let plan = Plan::ended(state.revision, Outcome::Indeterminate, "nobody knows");
         let plan = Plan { open: vec!["run-n11".into()], ..plan };
         let finish = Finish { job: 1, plan, executed: None, finished: Time(3) };
         apply(&mut state, Body::Finish(Box::new(finish)));
         assert!(state.jobs.is_empty() && state.doubts.contains_key(&1));
         state
+    }
+
+    #[test]
+    fn a_job_that_nobody_cancelled_is_not_said_to_be() {
+        let ends_as = |cancels: bool| {
+            let mut state = runs_on(11, Vec::new());
+            if cancels {
+                let cancel = Cancel { job: 1, user: "admin".into(), time: Time(3) };
+                apply(&mut state, Body::Cancel(cancel));
+            }
+            ended(&mut state, "cancelled");
+            let plan = Plan::ended(state.revision, Outcome::Cancelled, "run-n11: cancelled");
+            let finish = Finish { job: 1, plan, executed: None, finished: Time(4) };
+            let (answer, _) = apply(&mut state, Body::Finish(Box::new(finish)));
+            let Answer::Job { record: Some(record), .. } = answer else { panic!("it ended") };
+            record.outcome
+        };
+        assert_eq!(ends_as(true), Some(Outcome::Cancelled));
+        assert_eq!(ends_as(false), Some(Outcome::Timeout), "a node's deadline came first");
+    }
+
+    #[test]
+    fn a_command_on_a_node_that_is_no_member_never_begins() {
+        let state = runs_on(12, Vec::new());
+        let job = &state.jobs[&1];
+        assert_eq!(job.open_commands().count(), 0, "nobody would end it");
+        let told = &job.record.commands[0];
+        assert_eq!((told.result.as_str(), told.is_definite()), ("refused", true));
+        assert!(told.evidence.is_some());
+        assert_eq!(runs_on(11, Vec::new()).jobs[&1].open_commands().count(), 1);
     }
 
     #[test]
@@ -219,14 +254,14 @@ mod tests {
             let plan = Plan { open, ..plan };
             Body::Finish(Box::new(Finish { job: 1, plan, executed: None, finished: Time(9) }))
         };
-        let mut state = with_command(vec![Lock::write("services/web")]);
+        let mut state = runs_on(11, vec![Lock::write("services/web")]);
         ended(&mut state, "ok");
         let answer = apply(&mut state.clone(), finish(&["run-n11"])).0;
         assert_eq!(answer, Answer::Stale, "the master did not know of the end");
         let mut other = state.clone();
         apply(&mut other, finish(&[]));
         assert!(other.jobs.is_empty() && other.doubts.is_empty(), "it rests on something else");
-        let mut unknown = with_command(vec![Lock::write("services/web")]);
+        let mut unknown = runs_on(11, vec![Lock::write("services/web")]);
         ended(&mut unknown, "indeterminate");
         apply(&mut unknown, finish(&["run-n11"]));
         assert_eq!(unknown.doubts.len(), 1, "that end says nothing");

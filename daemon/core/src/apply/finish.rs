@@ -24,7 +24,7 @@ impl State {
         if self.doubt_is_settled(finish) {
             return Answer::Stale;
         }
-        let (plan, tried) = match self.try_plan(&finish.plan) {
+        let (mut plan, tried) = match self.try_plan(&finish.plan) {
             Ok(tried) => (finish.plan.clone(), tried),
             Err(why) => {
                 let base = finish.plan.base_revision;
@@ -32,6 +32,11 @@ impl State {
             }
         };
         let mut job = self.take_running(finish.job);
+        if plan.outcome == Outcome::Cancelled && job.cancel.is_none() {
+            // A node stopped a command because the deadline had passed by its clock.
+            plan.outcome = Outcome::Timeout;
+            plan.error = Some("the job's deadline passed".to_owned());
+        }
         if job.stage == Stage::Scheduled {
             let began = finish.executed.unwrap_or(finish.finished);
             job.advance(Move::Begin, began).expect("a scheduled job begins");

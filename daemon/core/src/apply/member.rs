@@ -60,18 +60,22 @@ impl State {
     }
 
     /// A node that goes takes along what it knows of its commands: those that are open end without
-    /// a known end, and doubts about it stay until somebody lets go of them (ruling 11).
+    /// a known end, and doubts about it stay until somebody lets go of them (ruling 11). A doubt
+    /// that only comes when the job ends counts, too: a later member of this id knows nothing.
     fn lose_commands(&mut self, entry: &mut Entry, node: u32) {
-        let of_node = |job: &Job| job.open_commands().any(|command| command.node == node);
+        let of_node = |job: &Job| job.commands.iter().any(|command| command.node == node);
         let jobs =
             self.running.iter().filter(|job| self.jobs.get(*job).is_some_and(|j| of_node(j)));
         for sequence in jobs.copied().collect::<Vec<_>>() {
             let Some(job) = self.jobs.get_mut(&sequence).map(Arc::make_mut) else { continue };
             for at in 0..job.commands.len() {
-                if job.commands[at].node != node || job.commands[at].ended {
+                if job.commands[at].node != node {
                     continue;
                 }
-                (job.commands[at].ended, job.commands[at].lost) = (true, true);
+                job.commands[at].lost = true;
+                if std::mem::replace(&mut job.commands[at].ended, true) {
+                    continue;
+                }
                 let section = &mut job.record_mut().commands[at];
                 section.result = "indeterminate".to_owned();
                 section.evidence = Some("its node was removed before its end was known".to_owned());
@@ -115,8 +119,10 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::apply::fixture::{apply, submission};
     use crate::genesis::Genesis;
-    use crate::proposal::Header;
+    use crate::lock::Lock;
+    use crate::proposal::{CommandEnded, Finish, Header, Intent, Plan, Schedule};
     use tiebeam_proto::time::Time;
 
     fn state() -> State {
@@ -191,6 +197,48 @@ mod tests {
         let proposal = Proposal { header, body: Body::CommandEnded(Box::new(ended)) };
         state.apply(state.applied + 1, 1, Some(&proposal));
         assert_eq!(state.doubts[&1].commands.len(), 2, "it cannot say that it never ran");
+    }
+
+    #[test]
+    fn a_doubt_that_comes_after_its_node_went_is_not_ended_by_a_new_node_of_its_id() {
+        let mut state = state();
+        let raft_id = state.next_raft_id(12);
+        let add = |raft_id| MemberChange::Add { node: 12, raft_id, key_hash: "bb".into() };
+        assert!(step(&mut state, add(raft_id)).1);
+        let mut call = submission(&state);
+        (call.locks, call.inputs) = (vec![Lock::write("a")], Some("sealed".into()));
+        apply(&mut state, Body::Submit(Box::new(call)));
+        apply(&mut state, Body::Schedule(Schedule { job: 1, time: Time(1) }));
+        let intent = Intent {
+            job: 1,
+            key: "run-n12".into(),
+            node: 12,
+            digest: "00".into(),
+            spec: "sealed".into(),
+            deadline_us: 1,
+            time: Time(2),
+        };
+        apply(&mut state, Body::Intent(intent));
+        let ended = |result: &str| {
+            let record = tiebeam_proto::record::CommandRecord {
+                name: "run-n12".into(),
+                node: 12,
+                result: result.into(),
+                ..Default::default()
+            };
+            let ended = CommandEnded { job: 1, key: "run-n12".into(), record };
+            Body::CommandEnded(Box::new(ended))
+        };
+        apply(&mut state, ended("indeterminate"));
+        assert!(step(&mut state, MemberChange::Remove { node: 12, raft_id }).1);
+        let plan = Plan::ended(state.revision, Outcome::Indeterminate, "nobody knows");
+        let finish = Finish { job: 1, plan, executed: None, finished: Time(3) };
+        apply(&mut state, Body::Finish(Box::new(finish)));
+        let next = state.next_raft_id(12);
+        assert!(step(&mut state, add(next)).1);
+        apply(&mut state, ended("refused"));
+        assert_eq!(state.doubts[&1].commands.len(), 1, "the new node cannot say that it never ran");
+        assert_eq!(state.locks_in_doubt().count(), 1);
     }
 
     #[test]
