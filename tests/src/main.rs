@@ -4,6 +4,10 @@ use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 use tiebeam_tests::{Options, TestNode, crash, failover, shape, sim};
 
+/// As in the daemon; the simulation is a tenth faster with it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Runs what `cargo test` runs only in small.
 #[derive(Parser)]
 #[command(version)]

@@ -77,6 +77,8 @@ struct Operation {
     called_us: u64,
     attempt: u64,
     attempts: u32,
+    /// The machine that the attempt was sent to, and when.
+    sent: (usize, u64),
     /// An attempt may have taken effect without an answer.
     unknown: bool,
 }
@@ -141,8 +143,12 @@ impl Simulation {
             called_us: self.now_us,
             attempt: 0,
             attempts: 0,
+            sent: (0, 0),
             unknown: false,
         };
+        if let Some((path, _)) = &operation.register {
+            self.ledger.registers.entry(path).or_default().begins();
+        }
         self.clients[client].operation = Some(operation);
         self.send_call(client);
     }
@@ -155,6 +161,9 @@ impl Simulation {
         operation.attempts += 1;
         let request = operation.request.clone();
         let at = self.target(client, &request);
+        if let Some(operation) = &mut self.clients[client].operation {
+            operation.sent = (at, self.now_us);
+        }
         let node = self.machines[at].identity.node;
         self.trace(|| {
             format!("client {client} calls n{node} {} {:?}", request.job, request.params)
@@ -202,6 +211,11 @@ impl Simulation {
             return;
         }
         self.trace(|| format!("client {client} is told {}", shortly(&reply)));
+        let (at, sent_us) = operation.sent;
+        let removed_us = self.machines[at].removed_us.filter(|_| matches!(reply, Reply::Read(_)));
+        if let Err(violation) = invariants::who_was_removed_does_not_answer(sent_us, removed_us) {
+            self.broken.get_or_insert(violation);
+        }
         let again = self.tries_again(client, &mut operation, &reply);
         if again && operation.attempts < self.settings.pace.attempts_max {
             self.clients[client].operation = Some(operation);
@@ -280,15 +294,19 @@ impl Simulation {
                 operation.unknown.then_some(Seen::Unknown)
             }
         };
-        let Some(seen) = seen else { return };
-        let returned = if seen == Seen::Unknown { u64::MAX } else { self.number() };
-        if let Seen::Done(Some(revision)) = seen {
-            self.revisions.insert(path, revision);
+        let (called, returned) = (operation.called, self.number());
+        let observed = seen.map(|seen| Observed { client, called, returned, act, seen });
+        if let Some(Observed { act, seen, .. }) = &observed {
+            if let Seen::Done(Some(revision)) = seen {
+                self.revisions.insert(path, *revision);
+            }
+            let times_ns = (1_000 * operation.called_us, 1_000 * self.now_us);
+            self.ledger.calls.push(Exported::of((client, path), times_ns, act, seen));
         }
-        let times_ns = (1_000 * operation.called_us, 1_000 * self.now_us);
-        self.ledger.calls.push(Exported::of((client, path), times_ns, &act, &seen));
-        let observed = Observed { called: operation.called, returned, act, seen };
-        self.ledger.registers.entry(path.to_owned()).or_default().push(observed);
+        let held = invariants::registers_are_linearizable(&mut self.ledger, path, observed);
+        if let Err(violation) = held {
+            self.broken.get_or_insert(violation);
+        }
     }
 
     fn acknowledge(&mut self, record: &JobRecord) {
@@ -301,17 +319,6 @@ impl Simulation {
             hash: revision.and_then(|revision| ledger.revisions.get(&revision).copied()),
         });
         ledger.acknowledged_revision = ledger.acknowledged_revision.max(revision.unwrap_or(0));
-    }
-
-    /// Calls on registers that are under way: they may take effect at any time.
-    pub(super) fn open_observations(&self) -> Vec<(&'static str, Observed)> {
-        let operations = self.clients.iter().filter_map(|client| client.operation.as_ref());
-        let open = |operation: &Operation| {
-            let (path, act) = operation.register.clone()?;
-            let (called, returned) = (operation.called, u64::MAX);
-            Some((path, Observed { called, returned, act, seen: Seen::Unknown }))
-        };
-        operations.filter_map(open).collect()
     }
 
     /// Draws a call.
@@ -403,6 +410,7 @@ impl Simulation {
         let nodes: Vec<u32> = self
             .machines
             .iter()
+            .filter(|machine| !machine.out)
             .map(|machine| machine.identity.node)
             .filter(|_| self.rng.one_in(2))
             .collect();

@@ -26,6 +26,9 @@ pub struct Command {
     /// Simulated seconds with faults and calls
     #[arg(long, default_value_t = 60)]
     pub seconds: u64,
+    /// Calls and faults come so many times less often: for long runs
+    #[arg(long, default_value_t = 1)]
+    pub sparse: u64,
     /// Only the short runs of one node
     #[arg(long)]
     pub alone: bool,
@@ -99,10 +102,13 @@ impl Command {
             return Ok(Settings { plant, trace, ..Settings::alone(seed) });
         }
         let standard = Settings::standard(seed);
-        let pace = Pace { load_us: self.seconds * 1_000_000, ..standard.pace.clone() };
+        let mut pace = Pace { load_us: self.seconds * 1_000_000, ..standard.pace.clone() };
+        pace.fault_us.1 *= self.sparse.max(1);
+        pace.think_us *= self.sparse.max(1);
         let nodes = self.nodes.unwrap_or(standard.nodes);
+        let voters = self.nodes.map_or(standard.voters, |nodes| (nodes, nodes));
         let busy_swaps = self.busy_swaps;
-        Ok(Settings { plant, trace, pace, nodes, busy_swaps, ..standard })
+        Ok(Settings { plant, trace, pace, nodes, voters, busy_swaps, ..standard })
     }
 
     /// Runs it, and says how it went.
@@ -197,6 +203,9 @@ impl Command {
         }
         if self.seconds != 60 {
             command.push_str(&format!(" --seconds {}", self.seconds));
+        }
+        if self.sparse > 1 {
+            command.push_str(&format!(" --sparse {}", self.sparse));
         }
         if let Some(nodes) = self.nodes {
             command.push_str(&format!(" --nodes {nodes}"));

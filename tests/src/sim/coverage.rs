@@ -4,62 +4,49 @@ use std::collections::BTreeMap;
 use std::fmt;
 use tiebeam_replica::seams::CRASH_POINTS;
 
+/// How often a node comes to a crash point.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Comes {
+    Often,
+    /// It is drawn more often, to make up for it.
+    Seldom,
+}
+
 /// Crash points of the shell around the replica: where messages, installs, commands, the history
 /// and the conductor can be stopped. Those of log and snapshots are the replica's own.
-pub(super) const SHELL_POINTS: [&str; 32] = [
-    "elected",
-    "send.before",
-    "send.after",
-    "receive.before",
-    "receive.after",
-    "propose.before",
-    "conduct.before",
-    "run.before",
-    "offer.received",
-    "chunk.given",
-    "chunk.received",
-    "fetch.complete",
-    "install.before",
-    "install.history.after",
-    "install.snapshot.after",
-    "install.apply.before",
-    "range.given",
-    "range.received",
-    "range.filled",
-    "history.write.before",
-    "history.write.after",
-    "history.sync.after",
-    "history.fill.written",
-    "snapshot.begin",
-    "snapshot.history.after",
-    "compact.before",
-    "command.start.before",
-    "command.start.journaled",
-    "command.start.after",
-    "command.fence.before",
-    "command.fence.after",
-    "command.report",
-];
-
-/// Crash points that are seldom passed: they are drawn more often.
-pub(super) const RARE_POINTS: [&str; 17] = [
-    "elected",
-    "offer.received",
-    "chunk.given",
-    "chunk.received",
-    "fetch.complete",
-    "install.before",
-    "install.history.after",
-    "install.snapshot.after",
-    "install.apply.before",
-    "range.given",
-    "range.received",
-    "range.filled",
-    "history.fill.written",
-    "command.start.journaled",
-    "command.start.after",
-    "command.fence.before",
-    "command.fence.after",
+const SHELL_POINTS: [(&str, Comes); 32] = [
+    ("elected", Comes::Seldom),
+    ("send.before", Comes::Often),
+    ("send.after", Comes::Often),
+    ("receive.before", Comes::Often),
+    ("receive.after", Comes::Often),
+    ("propose.before", Comes::Often),
+    ("conduct.before", Comes::Often),
+    ("run.before", Comes::Often),
+    ("offer.received", Comes::Seldom),
+    ("chunk.given", Comes::Seldom),
+    ("chunk.received", Comes::Seldom),
+    ("fetch.complete", Comes::Seldom),
+    ("install.before", Comes::Seldom),
+    ("install.history.after", Comes::Seldom),
+    ("install.snapshot.after", Comes::Seldom),
+    ("install.apply.before", Comes::Seldom),
+    ("range.given", Comes::Seldom),
+    ("range.received", Comes::Seldom),
+    ("range.filled", Comes::Seldom),
+    ("history.write.before", Comes::Often),
+    ("history.write.after", Comes::Often),
+    ("history.sync.after", Comes::Often),
+    ("history.fill.written", Comes::Seldom),
+    ("snapshot.begin", Comes::Often),
+    ("snapshot.history.after", Comes::Often),
+    ("compact.before", Comes::Often),
+    ("command.start.before", Comes::Often),
+    ("command.start.journaled", Comes::Seldom),
+    ("command.start.after", Comes::Seldom),
+    ("command.fence.before", Comes::Seldom),
+    ("command.fence.after", Comes::Seldom),
+    ("command.report", Comes::Often),
 ];
 
 /// Crash points that a node without others can pass, and does often.
@@ -69,8 +56,15 @@ pub(super) fn points_alone() -> impl Iterator<Item = &'static str> {
 
 /// All crash points.
 pub(super) fn points() -> impl Iterator<Item = &'static str> {
+    let shell = SHELL_POINTS.into_iter().map(|(point, _)| point);
     // The drive's own; this shell answers otherwise.
-    CRASH_POINTS.into_iter().filter(|point| *point != "reply.after").chain(SHELL_POINTS)
+    CRASH_POINTS.into_iter().filter(|point| *point != "reply.after").chain(shell)
+}
+
+/// Crash points that are seldom passed.
+pub(super) fn rare_points() -> impl Iterator<Item = &'static str> {
+    let seldom = SHELL_POINTS.into_iter().filter(|(_, comes)| *comes == Comes::Seldom);
+    seldom.map(|(point, _)| point)
 }
 
 /// Counts of a run, or of many.
@@ -80,8 +74,14 @@ pub struct Counts {
     pub stops: BTreeMap<String, u64>,
     /// Faults by name.
     pub faults: BTreeMap<&'static str, u64>,
-    /// Members that lost their disk and are voters again.
+    /// Members that came, or lost their disk, and are voters.
     pub swaps: u64,
+    /// Members that were removed.
+    pub removed: u64,
+    /// Frames that were refused because their sender is no member.
+    pub denied: u64,
+    /// What was said of wishes to cancel.
+    pub cancels: BTreeMap<&'static str, u64>,
     /// Elections won.
     pub elections: u64,
     /// Snapshots offered by leaders.
@@ -109,6 +109,11 @@ impl Counts {
         *self.faults.entry(name).or_default() += 1;
     }
 
+    /// Notes what was said of a wish to cancel.
+    pub(super) fn told(&mut self, told: &'static str) {
+        *self.cancels.entry(told).or_default() += 1;
+    }
+
     /// Adds those of another run.
     pub fn add(&mut self, other: &Counts) {
         for (point, count) in &other.stops {
@@ -117,7 +122,12 @@ impl Counts {
         for (fault, count) in &other.faults {
             *self.faults.entry(fault).or_default() += count;
         }
+        for (told, count) in &other.cancels {
+            *self.cancels.entry(told).or_default() += count;
+        }
         self.swaps += other.swaps;
+        self.removed += other.removed;
+        self.denied += other.denied;
         self.elections += other.elections;
         self.offers += other.offers;
         self.installs += other.installs;
@@ -138,11 +148,23 @@ impl Counts {
 impl fmt::Display for Counts {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Counts {
-            swaps, elections, offers, installs, ranges, commands, fences, pending, ..
+            swaps,
+            removed,
+            denied,
+            cancels,
+            elections,
+            offers,
+            installs,
+            ranges,
+            commands,
+            fences,
+            pending,
+            ..
         } = self;
         writeln!(
             out,
-            "{elections} elections, {swaps} members swapped, {offers} snapshots offered, \
+            "{elections} elections, {swaps} members joined, {removed} removed, {denied} frames of \
+             strangers, cancels {cancels:?}, {offers} snapshots offered, \
              {installs} fetched, {ranges} ranges of history fetched, {commands} commands started, \
              {fences} fenced, {pending} members pending, {} rotten copies of which {} were refused",
             self.rotten.0, self.rotten.1

@@ -3,14 +3,29 @@
 
 use super::coverage;
 use super::invariants;
+use super::pipeline::Asker;
 use super::process::{Halt, Process};
 use super::simulation::{Event, Simulation};
+use tiebeam_core::State;
+use tiebeam_core::proposal::{Body, Cancel};
 use tiebeam_replica::Input;
 use tiebeam_replica::seams::Rng;
 use tiebeam_replica::seams::mem::{MemDisk, SeededRng, Stop};
 
 /// Ten years in microseconds.
 const TEN_YEARS_US: i64 = 10 * 365 * 24 * 3_600_000_000;
+/// Where a job is when somebody cancels it.
+const CANCELLED_AT: [&str; 6] = [
+    "cancel of a waiting job",
+    "cancel before the commands",
+    "cancel while commands run",
+    "cancel after the commands",
+    "cancel before the commit",
+    "cancel after the end",
+];
+/// Time between two looks for a job to cancel, in microseconds, and looks at most.
+const CANCEL_LOOK_US: u64 = 2_000;
+const CANCEL_LOOKS: u32 = 200;
 
 impl Simulation {
     /// Draws a fault and lets it happen; the next one comes later.
@@ -19,7 +34,7 @@ impl Simulation {
         let next = least + self.rng.below(spread);
         self.after(next, Event::Fault);
         let at = self.rng.below(self.machines.len() as u64) as usize;
-        let kinds = if self.machines.len() > 1 { 24 } else { 14 };
+        let kinds = if self.machines.len() > 1 { 27 } else { 15 };
         match self.rng.below(kinds) {
             0 | 1 => {
                 let stop = self.draw_stop();
@@ -54,6 +69,11 @@ impl Simulation {
             10 => self.pause(at),
             11 => self.jump(at),
             12 | 13 => return self.rot(at),
+            14 => {
+                let stage = self.rng.below(CANCELLED_AT.len() as u64) as usize;
+                self.cancel(stage, CANCEL_LOOKS);
+            }
+            15 | 16 if self.grow_or_shrink() => {}
             _ => self.network_fault(at),
         }
         Ok(())
@@ -63,7 +83,7 @@ impl Simulation {
         let points: Vec<&str> = match self.machines.len() {
             1 => coverage::points_alone().collect(),
             // Half of the stops are where a node comes seldom.
-            _ if self.rng.one_in(2) => coverage::RARE_POINTS.to_vec(),
+            _ if self.rng.one_in(2) => coverage::rare_points().collect(),
             _ => coverage::points().collect(),
         };
         let point = points[self.rng.below(points.len() as u64) as usize];
@@ -205,6 +225,24 @@ impl Simulation {
         self.after(lasts, Event::Room(at));
     }
 
+    /// Cancels a job that is at this stage, or looks for one again soon.
+    pub(super) fn cancel(&mut self, stage: usize, looks: u32) {
+        let found = self.master().and_then(|master| {
+            let board = self.machines[master].board()?;
+            Some((master, at_stage(board, stage)?))
+        });
+        let Some((master, job)) = found else {
+            if let Some(left) = looks.checked_sub(1) {
+                self.after(CANCEL_LOOK_US, Event::Cancel(stage, left));
+            }
+            return;
+        };
+        self.counts.fault(CANCELLED_AT[stage]);
+        let cancel = Cancel { job, user: "admin".to_owned(), time: self.wall(master) };
+        self.propose(master, Asker::Agent, Body::Cancel(cancel));
+        self.settle(master);
+    }
+
     /// The process is gone. Unsynced writes go the way of `stop`; a restart comes later.
     pub(super) fn dies(&mut self, at: usize, why: &str, stop: Option<Stop>) {
         if self.machines[at].process.take().is_none() {
@@ -303,5 +341,21 @@ impl Simulation {
             }
         }
         Ok((*process.board).clone())
+    }
+}
+
+/// A job at this stage, of those in [`CANCELLED_AT`].
+fn at_stage(board: &State, stage: usize) -> Option<u64> {
+    let running = |fits: fn(&tiebeam_core::Job) -> bool| {
+        let fits = |sequence: &&u64| board.jobs.get(*sequence).is_some_and(|job| fits(job));
+        board.running.iter().find(fits).copied()
+    };
+    match stage {
+        0 => board.waiting.iter().next().copied(),
+        1 => running(|job| job.commands.is_empty()),
+        2 => running(|job| job.open_commands().next().is_some()),
+        3 => running(|job| !job.commands.is_empty() && job.open_commands().next().is_none()),
+        4 => board.uncommitted.iter().next().copied(),
+        _ => Some(board.last_job).filter(|job| *job > 0 && !board.jobs.contains_key(job)),
     }
 }

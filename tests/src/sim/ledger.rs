@@ -5,7 +5,7 @@
 //! read it; it judges nothing.
 
 use super::export::Exported;
-use super::linear::Observed;
+use super::linear::History;
 use std::collections::{BTreeMap, BTreeSet};
 use tiebeam_core::State;
 use tiebeam_core::tree::Hash;
@@ -67,9 +67,12 @@ pub(super) struct Ledger {
     pub(super) acknowledged_index: u64,
     /// The newest revision that somebody was told of.
     pub(super) acknowledged_revision: u64,
-    pub(super) registers: BTreeMap<String, Vec<Observed>>,
-    /// Calls on registers that are under way, while everything is looked at.
-    pub(super) open: Vec<(&'static str, Observed)>,
+    /// What was done to each register and is not judged yet.
+    pub(super) registers: BTreeMap<&'static str, History>,
+    /// Whether clients write to the registers, and not a script.
+    pub(super) watched: bool,
+    /// Number of the moment: calls and answers have such numbers, too.
+    pub(super) moment: u64,
     /// Texts that must not be on a disk.
     pub(super) secrets: BTreeSet<String>,
     /// What each member, by raft id, was last seen to have durably in its history.
@@ -84,6 +87,12 @@ pub(super) struct Ledger {
     pub(super) fenced: BTreeSet<CommandKey>,
     /// What was said of wishes to cancel, by job.
     pub(super) cancels: BTreeMap<u64, &'static str>,
+    /// Index at which each job that ran was asked to stop.
+    pub(super) stopped: BTreeMap<u64, u64>,
+    /// How far each node has applied, by node id.
+    pub(super) applied: BTreeMap<u32, u64>,
+    /// Voters' seats that were given since somebody looked: raft id and index.
+    pub(super) seated: Vec<(u64, u64)>,
     /// Attempts of calls that were answered by a node.
     pub(super) answered: BTreeSet<u64>,
     /// How far the chain was verified.
@@ -112,7 +121,8 @@ impl Ledger {
             acknowledged_index: 0,
             acknowledged_revision: 0,
             registers: BTreeMap::new(),
-            open: Vec::new(),
+            watched: true,
+            moment: 0,
             secrets: BTreeSet::new(),
             held: BTreeMap::new(),
             leaders: BTreeMap::new(),
@@ -121,6 +131,9 @@ impl Ledger {
             ended: BTreeMap::new(),
             fenced: BTreeSet::new(),
             cancels: BTreeMap::new(),
+            stopped: BTreeMap::new(),
+            applied: BTreeMap::new(),
+            seated: Vec::new(),
             answered: BTreeSet::new(),
             verified: Head::EMPTY,
             digest: None,

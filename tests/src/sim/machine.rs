@@ -57,8 +57,16 @@ pub(super) struct Machine {
     pub(super) written: bool,
     /// Its jobs have other code than they had (a script's doing).
     pub(super) upgraded: bool,
-    /// Its disk is damaged: it stays down.
+    /// Its disk is damaged or empty: it stays down.
     pub(super) lost: bool,
+    /// It is no member, and is not to be one.
+    pub(super) out: bool,
+    /// When its removal was known, if it was removed.
+    pub(super) removed_us: Option<u64>,
+    /// When something last came from each machine.
+    heard_us: BTreeMap<usize, u64>,
+    /// When each machine last refused it as one that is no member.
+    denied_us: BTreeMap<usize, u64>,
     /// What each node has in its history, as it said.
     held: BTreeMap<usize, Held>,
 }
@@ -88,6 +96,10 @@ impl Machine {
             written: false,
             upgraded: false,
             lost: false,
+            out: false,
+            removed_us: None,
+            heard_us: BTreeMap::new(),
+            denied_us: BTreeMap::new(),
             held: BTreeMap::new(),
         }
     }
@@ -233,8 +245,12 @@ impl Simulation {
         let _ = self.reached(at, "send.after");
     }
 
-    /// Sends a frame.
+    /// Sends a frame, to a member as far as the sender knows.
     pub(super) fn send(&mut self, from: usize, to: usize, frame: Frame) {
+        let to_raft = self.machines[to].identity.raft;
+        if self.machines[from].board().is_none_or(|board| board.member_of(to_raft).is_none()) {
+            return;
+        }
         let raft = matches!(frame, Frame::Raft(_));
         let arrivals = self.net.arrivals((from, to), self.now_us, &mut self.rng);
         if arrivals.is_empty() && raft && self.rng.one_in(3) {
@@ -242,22 +258,33 @@ impl Simulation {
             let peer = self.machines[to].identity.raft;
             self.after_in_life(from, 1_000, Event::Unreachable(peer));
         }
+        let peer = self.machines[from].identity.raft;
         for moment in arrivals {
             let delay = moment - self.now_us;
-            self.after_on(to, delay, Event::Deliver { from, frame: frame.clone() });
+            self.after_on(to, delay, Event::Deliver { from, peer, frame: frame.clone() });
         }
     }
 
-    /// A frame arrives.
-    pub(super) fn deliver(&mut self, at: usize, from: usize, frame: Frame) -> Result<(), Halt> {
-        if self.machines[at].process.is_none() || self.net.is_cut(from, at) {
+    /// A frame arrives. Who is no member by what the receiver knows is refused at its door.
+    pub(super) fn deliver(
+        &mut self,
+        at: usize,
+        (from, peer): (usize, u64),
+        frame: Frame,
+    ) -> Result<(), Halt> {
+        let Some(board) = self.machines[at].board().filter(|_| !self.net.is_cut(from, at)) else {
+            return Ok(());
+        };
+        if board.member_of(peer).is_none() {
+            self.counts.denied += 1;
+            self.machines[from].denied_us.insert(at, self.now_us);
             return Ok(());
         }
         if !matches!(frame, Frame::Raft(_) | Frame::Report(_)) {
             self.trace_of(at, || format!("gets {} from {from}", frame.name()));
         }
-        let peer = self.machines[from].identity.raft;
         self.machines[at].pipeline.heard(from, self.now_us);
+        self.machines[at].heard_us.insert(from, self.now_us);
         match frame {
             Frame::Raft(bytes) => {
                 self.reached(at, "receive.before")?;
@@ -341,6 +368,41 @@ impl Simulation {
         self.after_in_life(at, REPORT_EVERY_US, Event::ReportAgain);
         if self.machines.len() > 1 {
             self.report_soon(at);
+            self.leave_to_an_elder(at);
+        }
+    }
+
+    /// Whether anything came from a machine within one election timeout.
+    pub(super) fn hears(&self, at: usize, from: usize) -> bool {
+        let heard_us = self.machines[at].heard_us.get(&from).copied();
+        at == from || heard_us.is_some_and(|us| us + self.silence_us() >= self.now_us)
+    }
+
+    fn silence_us(&self) -> u64 {
+        20 * self.settings.pace.tick_us
+    }
+
+    /// A master that a voter refuses, because that one has not heard of it, leaves its office to a
+    /// member which that one may know.
+    fn leave_to_an_elder(&mut self, at: usize) {
+        let machine = &self.machines[at];
+        let Some(process) = machine.process.as_ref().filter(|one| one.is_master()) else { return };
+        let board = process.board.clone();
+        let place = |raft: u64| self.machines.iter().position(|one| one.identity.raft == raft);
+        let refuses = |raft: u64| {
+            let refused_us = place(raft).and_then(|other| machine.denied_us.get(&other));
+            refused_us.is_some_and(|us| us + self.silence_us() >= self.now_us)
+        };
+        let own = machine.identity.raft;
+        let answers = |raft: u64| place(raft).is_some_and(|other| self.hears(at, other));
+        if !board.voters().any(|(_, voter)| refuses(voter.raft_id)) {
+            return;
+        }
+        let elders = board.elders(own).filter(|elder| answers(*elder) && !refuses(*elder));
+        let elder = elders.min();
+        if let Some(to) = elder {
+            self.counts.fault("office left to an elder");
+            self.receive(at, Input::Transfer { to: Some(to) });
         }
     }
 
@@ -348,7 +410,8 @@ impl Simulation {
         if self.machines[at].process.is_some() {
             return Ok(());
         }
-        if self.phase == Phase::Load && !self.settings.scripted && self.rng.one_in(8) {
+        let drawn = self.phase == Phase::Load && !self.settings.scripted && self.rng.one_in(8);
+        if drawn && !self.machines[at].lost {
             self.machines[at].disk.crash_after(self.rng.below(40));
         }
         let (nonce, clock_us) = (self.rng.next_u64(), self.clock_us(at));
@@ -363,6 +426,8 @@ impl Simulation {
                 machine.reporting = false;
                 machine.process = Some(process);
                 machine.held.clear();
+                (machine.denied_us, machine.heard_us) = (BTreeMap::new(), BTreeMap::new());
+                self.ledger.applied.insert(self.machines[at].identity.node, 0);
                 self.trace_of(at, || format!("starts, its log ends at {last}"));
                 if self.machines.len() == 1 {
                     invariants::acknowledged_entries_are_there(&self.ledger, last)?;
@@ -411,8 +476,12 @@ impl Simulation {
 
     pub(super) fn apply(&mut self, at: usize) -> Result<(), Halt> {
         self.machines[at].applying = false;
+        self.ledger.moment = self.number();
         let Some(process) = &mut self.machines[at].process else { return Ok(()) };
         let shown = process.apply(&mut self.ledger)?;
+        let (node, applied) = (process.identity.node, process.board.applied);
+        self.ledger.applied.insert(node, applied);
+        self.look_at_seats()?;
         self.machines[at].shown_us = self.clock_us(at);
         for (ticket, told) in shown.told {
             self.told(at, ticket, told)?;

@@ -37,6 +37,7 @@ mod ledger;
 pub mod linear;
 mod machine;
 mod manifest;
+mod members;
 mod net;
 mod pipeline;
 pub mod plant;
@@ -45,7 +46,6 @@ mod queues;
 pub mod script;
 mod shims;
 mod simulation;
-mod swap;
 #[cfg(test)]
 mod tests;
 mod transfer;
@@ -67,6 +67,8 @@ pub struct Settings {
     pub seed: u64,
     /// Voters: 1, 3 or 5.
     pub nodes: u32,
+    /// Voters that the cluster shrinks to and grows to, if it does.
+    pub voters: (u32, u32),
     /// Clients at once.
     pub clients: u32,
     /// Calls of all clients together, at most.
@@ -150,14 +152,24 @@ impl Pace {
 }
 
 impl Settings {
-    /// The standard run of a seed: 60 simulated seconds of a cluster of 3, or sometimes of 5 or 1.
+    /// The standard run of a seed: 60 simulated seconds of a cluster of 3, or sometimes of 5 or 1,
+    /// which sometimes grows and shrinks.
     pub fn standard(seed: u64) -> Settings {
         let nodes = match seed % 8 {
             7 => 1,
             5 | 6 => 5,
             _ => 3,
         };
-        Settings { nodes, calls: u32::MAX, pace: Pace::CLUSTER, ..Settings::alone(seed) }
+        // A quarter of the seeds has members that come and go.
+        let voters = match seed % 32 {
+            7 => (1, 5),
+            23 => (1, 3),
+            2 | 12 | 20 | 26 => (2, 5),
+            6 | 21 => (3, 5),
+            _ => (nodes, nodes),
+        };
+        let standard = Settings { nodes, voters, calls: u32::MAX, ..Settings::alone(seed) };
+        Settings { pace: Pace::CLUSTER, ..standard }
     }
 
     /// A short run of one node.
@@ -165,6 +177,7 @@ impl Settings {
         Settings {
             seed,
             nodes: 1,
+            voters: (1, 1),
             clients: 5,
             calls: 60,
             pace: Pace::ALONE,

@@ -4,7 +4,10 @@
 //! others are in the simulated shell. A daemon has none of them: it is compiled with
 //! [`Sound`](tiebeam_executor::faults::Sound).
 
+use std::sync::Arc;
+use tiebeam_core::State;
 use tiebeam_executor::faults::{Faults, Step};
+use tiebeam_replica::membership::Change;
 
 /// A planted fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +54,12 @@ pub enum Plant {
     TellBeforeFence,
     /// The log is dropped up to the newest snapshot, whoever has its records.
     DropLogUnasked,
+    /// Raft goes on counting a voter that State has removed.
+    CountRemoved,
+    /// A learner becomes a voter before it has anything.
+    SeatUnready,
+    /// A cancel is acknowledged, and nobody on the nodes hears of it.
+    ForgetCancel,
 }
 
 /// What a run leaves out of the executor.
@@ -65,7 +74,7 @@ impl Faults for Planted {
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Plant; 21] = [
+    pub const ALL: [Plant; 24] = [
         Plant::AcknowledgeBeforeSync,
         Plant::ForgetAppliedIndex,
         Plant::SkipReadsCheck,
@@ -87,6 +96,9 @@ impl Plant {
         Plant::GuessTheEnd,
         Plant::TellBeforeFence,
         Plant::DropLogUnasked,
+        Plant::CountRemoved,
+        Plant::SeatUnready,
+        Plant::ForgetCancel,
     ];
 
     /// Its name on the command line.
@@ -113,6 +125,9 @@ impl Plant {
             Plant::GuessTheEnd => "guess-the-end",
             Plant::TellBeforeFence => "tell-before-fence",
             Plant::DropLogUnasked => "drop-log-unasked",
+            Plant::CountRemoved => "count-removed",
+            Plant::SeatUnready => "seat-unready",
+            Plant::ForgetCancel => "forget-cancel",
         }
     }
 
@@ -133,5 +148,19 @@ impl Plant {
     /// The plant of this name.
     pub fn find(name: &str) -> Option<Plant> {
         Plant::ALL.into_iter().find(|plant| plant.name() == name)
+    }
+}
+
+/// Whether raft goes on counting who is removed by this change.
+pub(super) fn counts_removed(plant: Option<Plant>, change: Change) -> bool {
+    plant == Some(Plant::CountRemoved) && matches!(change, Change::Remove(_))
+}
+
+/// Lets a State forget that its running jobs were cancelled.
+pub(super) fn forget_cancels(plant: Option<Plant>, board: &mut State) {
+    for sequence in board.running.clone().iter().filter(|_| plant == Some(Plant::ForgetCancel)) {
+        if let Some(job) = board.jobs.get_mut(sequence) {
+            Arc::make_mut(job).cancel = None;
+        }
     }
 }

@@ -9,7 +9,7 @@ use super::carry::{Carried, carry_out};
 use super::invariants::{self, Applied};
 use super::ledger::Ledger;
 use super::manifest::Manifest;
-use super::plant::Plant;
+use super::plant::{self, Plant};
 pub(super) use super::queues::{Halt, Identity, Round, Shown, Told};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -227,28 +227,28 @@ impl Process {
         self.fetched = Some((manifest, body));
     }
 
-    /// Proposes a body under a ticket.
-    pub(super) fn propose(&mut self, ticket: u64, body: Body, clock: (u64, Time)) {
-        let (now_us, wall) = clock;
+    /// A body as it is proposed now, by these clocks.
+    fn stamped(&mut self, body: Body, (now_us, wall): (u64, Time)) -> Vec<u8> {
         let elapsed_us = now_us.saturating_sub(self.stamped_us);
         self.stamped_us = self.stamped_us.max(now_us);
         let header = Header { wall, elapsed_us, proposer: self.identity.node };
-        let payload = Proposal { header, body }.encode().into();
+        Proposal { header, body }.encode()
+    }
+
+    /// Proposes a body under a ticket.
+    pub(super) fn propose(&mut self, ticket: u64, body: Body, clock: (u64, Time)) {
+        let payload = self.stamped(body, clock).into();
         self.receive(Input::Propose { ticket, payload });
     }
 
-    /// Proposes a change of membership; `body` takes effect with it or not at all (ruling 20).
+    /// Proposes a change of membership with its body (ruling 20): raft's change first.
     pub(super) fn propose_member(
         &mut self,
         ticket: u64,
-        change: Change,
-        body: Body,
-        (now_us, wall): (u64, Time),
+        (change, body): (Change, Body),
+        clock: (u64, Time),
     ) {
-        let elapsed_us = now_us.saturating_sub(self.stamped_us);
-        self.stamped_us = self.stamped_us.max(now_us);
-        let header = Header { wall, elapsed_us, proposer: self.identity.node };
-        let context = Proposal { header, body }.encode().into();
+        let context = self.stamped(body, clock).into();
         self.receive(Input::ProposeConf { ticket, change, context });
     }
 
@@ -464,7 +464,9 @@ impl Process {
 
     /// Shows readers the newest State.
     pub(super) fn show(&mut self) {
-        self.board = Arc::new(self.state.clone());
+        let mut board = self.state.clone();
+        plant::forget_cancels(self.identity.plant, &mut board);
+        self.board = Arc::new(board);
     }
 
     fn apply_entry(
@@ -482,10 +484,15 @@ impl Process {
         let Carried { proposal, answer, effects, change } =
             carry_out(&mut self.state, entry).map_err(Halt::Exits)?;
         if let Some((change, accepted)) = change {
-            self.receive(Input::ConfApplied { index: entry.index, accepted });
+            let told = accepted && !plant::counts_removed(self.identity.plant, change);
+            self.receive(Input::ConfApplied { index: entry.index, accepted: told });
             if accepted {
-                let next = self.membership.with(change);
-                self.membership = next.map_err(|error| Halt::Exits(error.to_string()))?;
+                let next = self.membership.with(change).map_err(|e| e.to_string());
+                self.membership = next.map_err(Halt::Exits)?;
+                invariants::the_group_is_what_state_says(
+                    &self.state,
+                    &self.node.status().membership,
+                )?;
             }
         }
         let after = &self.state;

@@ -321,7 +321,7 @@ impl Story {
             }
             [node, "back"] => {
                 let at = self.place(node)?;
-                self.wait(|story| story.simulation.swap != Some(at))?
+                self.wait(|story| !story.simulation.is_moving(at))?
             }
             ["equal"] => self.wait(|story| story.simulation.rests())?,
             ["job", job, stage] => {

@@ -10,6 +10,7 @@ use super::coverage::Counts;
 use super::invariants::{self, Essence, Violation};
 use super::ledger::Ledger;
 use super::machine::Machine;
+use super::members::Course;
 use super::net::{Frame, Net};
 use super::process::{self, Halt, Identity, Process};
 use super::{Settings, Summary};
@@ -34,8 +35,8 @@ pub(super) const FIRST_NODE: u32 = 11;
 const REST_US: u64 = 90_000_000;
 /// Events between two looks at everything.
 const LOOK_EVERY: u64 = 1_000;
-/// Events of a run: none comes near it unless it goes in circles.
-const EVENTS_MAX: u64 = 4_000_000;
+/// Events of a minute with faults: no run comes near it unless it goes in circles.
+const EVENTS_A_MINUTE: u64 = 4_000_000;
 
 /// Something that happens.
 pub(super) enum Event {
@@ -51,8 +52,10 @@ pub(super) enum Event {
     Again { client: usize, attempt: u64 },
     /// Something befalls the cluster.
     Fault,
-    /// A member that lost its disk is swapped.
+    /// A change of members goes on.
     Swap,
+    /// Somebody cancels a job at this stage, or looks for one so often again.
+    Cancel(usize, u32),
     /// Links are mended, in this order.
     Mend(Vec<(usize, usize)>),
     /// The network is as good as new.
@@ -61,8 +64,8 @@ pub(super) enum Event {
     Room(usize),
     /// A node is started.
     Restart(usize),
-    /// A frame arrives.
-    Deliver { from: usize, frame: Frame },
+    /// A frame arrives from a machine, sent under this raft id.
+    Deliver { from: usize, peer: u64, frame: Frame },
     /// A program on the machine ends.
     ProgramEnds(agent::Name, CommandResult),
     /// A shim begins, unless its attempt was taken back.
@@ -131,8 +134,8 @@ pub(super) struct Simulation {
     healed_us: u64,
     pub(super) machines: Vec<Machine>,
     pub(super) net: Net,
-    /// The machine that lost its disk and is to be a voter again.
-    pub(super) swap: Option<usize>,
+    /// The change of members that is under way.
+    pub(super) course: Option<Course>,
     pub(super) clients: Vec<Client>,
     /// The newest revision that clients know of each register.
     pub(super) revisions: BTreeMap<&'static str, u64>,
@@ -142,8 +145,8 @@ pub(super) struct Simulation {
     pub(super) lines: Vec<String>,
 }
 
-/// The first State of a cluster of `nodes` voters.
-fn genesis(nodes: u32) -> Result<State, String> {
+/// The first State of a cluster of `nodes` voters, and the entries of all that it may grow to.
+fn genesis(nodes: u32, most: u32) -> Result<State, String> {
     let of = |node: u32| (node, format!("n{node}"), format!("127.0.0.{node}:20003"));
     let member = |node: u32| Member {
         raft_id: raft_id(node.into(), 1),
@@ -162,14 +165,16 @@ fn genesis(nodes: u32) -> Result<State, String> {
         wall: Time(WALL_BEGIN_US),
     };
     let mut state = State::genesis(&genesis).map_err(|error| error.to_string())?;
-    for node in FIRST_NODE + 1..FIRST_NODE + nodes {
+    for node in FIRST_NODE + 1..FIRST_NODE + most {
         let mut other = Genesis { node: of(node), ..genesis.clone() };
         other.raft_id = raft_id(node.into(), 1);
         let other = State::genesis(&other).map_err(|error| error.to_string())?;
         let at = State::node_path(node);
         let entry = other.config.value(&at).unwrap_or_default();
         state.config = state.config.set(&at, &entry, 1).map_err(|error| error.to_string())?;
-        state.members.insert(node, member(node));
+        if node < FIRST_NODE + nodes {
+            state.members.insert(node, member(node));
+        }
     }
     Ok(state)
 }
@@ -178,23 +183,30 @@ impl Simulation {
     /// Nodes that were just made, and clients that have not called yet.
     pub(super) fn new(settings: Settings) -> Result<Simulation, String> {
         let mut rng = SeededRng::new(settings.seed);
-        let genesis = genesis(settings.nodes)?;
+        let most = settings.nodes.max(settings.voters.1);
+        let genesis = genesis(settings.nodes, most)?;
         let library = Library::default();
         let mut machines = Vec::new();
-        for node in FIRST_NODE..FIRST_NODE + settings.nodes {
+        for node in FIRST_NODE..FIRST_NODE + most {
             let disk = MemDisk::new();
-            let voters = genesis.members.values().map(|member| member.raft_id);
-            let voters = Membership::of_voters(voters);
-            process::init(&disk, rng.next_u64(), &genesis, voters)?;
+            let is_member = genesis.members.contains_key(&node);
+            if is_member {
+                let voters = genesis.members.values().map(|member| member.raft_id);
+                let voters = Membership::of_voters(voters);
+                process::init(&disk, rng.next_u64(), &genesis, voters)?;
+            }
             let identity = Identity {
                 node,
                 raft: raft_id(node.into(), 1),
                 plant: settings.plant,
                 library: library.clone(),
             };
-            machines.push(Machine::new(identity, disk));
+            let mut machine = Machine::new(identity, disk);
+            (machine.out, machine.lost) = (!is_member, !is_member);
+            machines.push(machine);
         }
         let left = settings.calls / settings.clients.max(1);
+        let watched = !settings.scripted;
         Ok(Simulation {
             clients: vec![Client::new(left); settings.clients as usize],
             settings,
@@ -207,9 +219,9 @@ impl Simulation {
             healed_us: 0,
             machines,
             net: Net::new(),
-            swap: None,
+            course: None,
             revisions: BTreeMap::new(),
-            ledger: Ledger::new(genesis),
+            ledger: Ledger { watched, ..Ledger::new(genesis) },
             broken: None,
             counts: Counts::default(),
             lines: Vec::new(),
@@ -315,10 +327,8 @@ impl Simulation {
             return Err(violation);
         }
         if self.events.is_multiple_of(LOOK_EVERY) {
-            self.ledger.open = self.open_observations();
             let disks = self.machines.iter().map(|machine| &machine.disk);
             invariants::standing(&mut self.ledger, disks)?;
-            self.ledger.open.clear();
         }
         Ok(true)
     }
@@ -363,6 +373,7 @@ impl Simulation {
             Event::Again { client, attempt } => self.client_again(client, attempt),
             Event::Fault if self.phase == Phase::Load => return self.fault(),
             Event::Swap => return self.swap_goes_on(),
+            Event::Cancel(stage, tries) if self.phase == Phase::Load => self.cancel(stage, tries),
             Event::Mend(links) => self.mend(links),
             Event::Clear => self.net.heal(),
             Event::Room(at) => self.machines[at].disk.limit_bytes(None),
@@ -374,7 +385,7 @@ impl Simulation {
 
     fn happen_on(&mut self, at: usize, event: Event) -> Result<(), Halt> {
         match event {
-            Event::Deliver { from, frame } => return self.deliver(at, from, frame),
+            Event::Deliver { from, peer, frame } => return self.deliver(at, (from, peer), frame),
             Event::ProgramEnds(name, how) => return self.program_ends(at, name, how),
             Event::ShimBegins(name) => return self.shim_begins(at, &name),
             Event::Tick => self.tick(at),
@@ -407,8 +418,9 @@ impl Simulation {
 
     /// From load to rest to the last reads; true at the end.
     fn go_on(&mut self) -> Result<bool, Violation> {
-        if self.events > EVENTS_MAX {
-            let boards = self.machines.iter().filter_map(Machine::board);
+        let minutes = self.settings.pace.load_us / 60_000_000;
+        if self.events / EVENTS_A_MINUTE > minutes.max(1) {
+            let boards = self.whole_machines().into_iter().filter_map(Machine::board);
             invariants::jobs_end_in_time(boards, self.now_us)?;
             return Ok(true);
         }
@@ -418,12 +430,15 @@ impl Simulation {
                 self.heal();
             }
             Phase::Rest if self.events.is_multiple_of(16) => {
+                if self.events.is_multiple_of(1_024) {
+                    self.rejoin_strangers();
+                }
                 if self.rests() {
                     self.phase = Phase::LastReads;
                     self.clients[0].last_reads = self.settings.registers().to_vec();
                     self.after(0, Event::Client(0));
                 } else if self.now_us - self.healed_us > REST_US {
-                    let boards = self.machines.iter().filter_map(Machine::board);
+                    let boards = self.whole_machines().into_iter().filter_map(Machine::board);
                     invariants::jobs_end_in_time(boards, REST_US)?;
                     invariants::the_cluster_comes_back(&self.whole_machines(), REST_US)?;
                     invariants::requests_are_answered(self.open_calls(), REST_US)?;
@@ -440,33 +455,30 @@ impl Simulation {
         self.clients.iter().all(Client::is_done)
     }
 
-    /// Machines whose disks are not lost.
+    /// Machines of members, whose disks are not lost.
     pub(super) fn whole_machines(&self) -> Vec<&Machine> {
-        self.machines.iter().filter(|machine| !machine.lost).collect()
+        self.machines.iter().filter(|machine| !machine.lost && !machine.out).collect()
     }
 
     fn open_calls(&self) -> usize {
-        self.machines.iter().map(|machine| machine.pipeline.calls.len()).sum()
+        self.whole_machines().iter().map(|machine| machine.pipeline.calls.len()).sum()
     }
 
     /// Whether nothing is left to do: one master, all nodes equal, all jobs ended and answered.
     pub(super) fn rests(&self) -> bool {
-        let masters = (0..self.machines.len()).filter(|at| self.is_master(*at)).count();
-        let boards: Vec<&State> =
-            self.whole_machines().iter().filter_map(|machine| machine.board()).collect();
+        let whole = self.whole_machines();
+        let running = || whole.iter().filter_map(|machine| machine.process.as_ref());
+        let masters = running().filter(|process| process.is_master()).count();
+        let boards: Vec<&State> = whole.iter().filter_map(|machine| machine.board()).collect();
         let applied = boards.first().map_or(0, |board| board.applied);
         masters == 1
-            && boards.len() == self.whole_machines().len()
+            && boards.len() == whole.len()
             && boards.iter().all(|board| board.applied == applied && board.jobs.is_empty())
-            && self.processes().all(|process| !process.archive.has_gap())
+            && running().all(|process| !process.archive.has_gap())
             && self.clients_rest()
             && self.open_calls() == 0
             && self.programs_rest()
-            && self.swap.is_none()
-    }
-
-    fn processes(&self) -> impl Iterator<Item = &Process> {
-        self.machines.iter().filter_map(|machine| machine.process.as_ref())
+            && self.course.is_none()
     }
 
     /// No more faults: the network is whole, the power is cut once more, every node is started.
@@ -494,18 +506,22 @@ impl Simulation {
             other => invariants::no_assertion_fails(format!("{other:?}")),
         };
         let mut newest = None;
-        for machine in self.machines.iter_mut().filter(|machine| !machine.lost) {
+        let alone = self.machines.len() == 1;
+        for machine in self.machines.iter_mut().filter(|machine| !machine.lost && !machine.out) {
             let Some(process) = &mut machine.process else { continue };
             process.sync_history().map_err(broken)?;
             let identity = machine.identity.clone();
             let started = Process::start(&machine.disk.image(), identity, 1, self.now_us);
             let again = invariants::a_stopped_node_starts(started)?;
-            if self.settings.nodes == 1 {
+            if alone {
                 invariants::acknowledged_entries_are_there(&self.ledger, again.last_index())?;
             }
             let state = process.board.clone();
             invariants::whole(&mut self.ledger, &machine.disk, &state)?;
             newest = Some(state);
+        }
+        for told in self.ledger.cancels.values() {
+            self.counts.told(told);
         }
         let traffic = self.net.traffic;
         let state = newest.unwrap_or_default();

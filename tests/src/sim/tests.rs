@@ -71,7 +71,7 @@ fn the_first_seeds_of_a_cluster_hold() {
 }
 
 /// What catches the faults that only a cluster has, or that it has in another way.
-const CAUGHT_IN_A_CLUSTER: [(Plant, &[u32]); 8] = [
+const CAUGHT_IN_A_CLUSTER: [(Plant, &[u32]); 11] = [
     (Plant::SkipTermCheck, &[1, 2, 6]),
     (Plant::ReadWithoutWait, &[2, 9]),
     (Plant::LeadWithGap, &[20]),
@@ -80,6 +80,9 @@ const CAUGHT_IN_A_CLUSTER: [(Plant, &[u32]); 8] = [
     (Plant::GuessTheEnd, &[6]),
     (Plant::TellBeforeFence, &[6]),
     (Plant::DropLogUnasked, &[20]),
+    (Plant::CountRemoved, &[23]),
+    (Plant::SeatUnready, &[24]),
+    (Plant::ForgetCancel, &[10, 18]),
 ];
 
 #[test]

@@ -3,8 +3,9 @@
 use super::super::archive::{self, Kept};
 use super::super::carry::carry_out;
 use super::super::ledger::Ledger;
-use super::super::linear;
+use super::super::linear::Observed;
 use super::{Checked, hold, job_records};
+use memchr::memmem;
 use std::collections::{BTreeMap, BTreeSet};
 use tiebeam_core::{State, snapshot as state_bytes};
 use tiebeam_proto::chain::Head;
@@ -20,8 +21,7 @@ pub(in super::super) fn standing<'a>(
     for disk in disks {
         secrets_are_nowhere(ledger, disk)?;
     }
-    the_chain_holds(ledger)?;
-    registers_are_linearizable(ledger)
+    the_chain_holds(ledger)
 }
 
 /// Everything of one node, at the end: it is healed, has applied all, and its history is synced.
@@ -39,10 +39,14 @@ pub(in super::super) fn whole(ledger: &mut Ledger, disk: &MemDisk, state: &State
 /// Everything of the run, at the end. All nodes were found equal.
 pub(in super::super) fn everything_at_the_end(ledger: &mut Ledger, state: &State) -> Checked {
     standing(ledger, std::iter::empty())?;
+    for (path, history) in &mut ledger.registers {
+        in_order(path, history.judge())?;
+    }
     let records = job_records(ledger.records.iter().map(|record| &*record.canonical));
     every_job_has_one_record(ledger, &records)?;
     acknowledged_changes_survive(ledger, &records, state)?;
     failures_change_nothing(ledger, &records)?;
+    cancels_come_true(ledger, &records)?;
     genesis_leads_here(ledger, state)?;
     let unfinished = ledger.stages.iter().find(|(_, stage)| **stage < Stage::Finished);
     hold(unfinished.is_none(), (7, "jobs_end_in_time"), || format!("{unfinished:?}"))
@@ -72,18 +76,19 @@ pub(super) fn acknowledged_changes_survive(
     Ok(())
 }
 
-/// 2: what callers saw of every register has an order that explains it.
-fn registers_are_linearizable(ledger: &Ledger) -> Checked {
-    for (path, calls) in &ledger.registers {
-        let mut calls = calls.clone();
-        let open = ledger.open.iter().filter(|(of, _)| of == path);
-        calls.extend(open.map(|(_, call)| call.clone()));
-        hold(linear::is_linearizable(&calls), (2, "registers_are_linearizable"), || {
-            let lines: Vec<String> = calls.iter().map(|call| format!("{call:?}")).collect();
-            format!("{path} has no order:\n  {}", lines.join("\n  "))
-        })?;
-    }
-    Ok(())
+/// 2: what callers saw of a register has an order that explains it: looked at whenever a call on it
+/// ends and none is under way.
+pub(in super::super) fn registers_are_linearizable(
+    ledger: &mut Ledger,
+    path: &'static str,
+    ended: Option<Observed>,
+) -> Checked {
+    in_order(path, ledger.registers.entry(path).or_default().ends(ended))
+}
+
+fn in_order(path: &str, judged: Result<(), String>) -> Checked {
+    let name = (2, "registers_are_linearizable");
+    judged.or_else(|why| hold(false, name, || format!("{path}: {why}")))
 }
 
 /// 6: a job that did not end well changed nothing, and one is in doubt only with evidence: it
@@ -112,6 +117,34 @@ pub(super) fn failures_change_nothing(ledger: &Ledger, records: &[JobRecord]) ->
                 format!("{key:?} is said to be {}, it ended {known:?}", command.result)
             })?;
         }
+    }
+    Ok(())
+}
+
+/// 10: a job that was told to be cancelled ended so and did nothing; one that was told to stop has
+/// an end; and none is cancelled that nobody asked for.
+pub(super) fn cancels_come_true(ledger: &Ledger, records: &[JobRecord]) -> Checked {
+    let name = (10, "cancels_are_definite");
+    let sequence = |record: &JobRecord| tiebeam_core::job::parse_job_id(&record.job).map(|id| id.1);
+    let ended: BTreeMap<u64, &JobRecord> =
+        records.iter().filter_map(|record| Some((sequence(record)?, record))).collect();
+    for (job, told) in &ledger.cancels {
+        let record = ended.get(job);
+        let cancelled = |record: &&&JobRecord| record.outcome == Some(Outcome::Cancelled);
+        let right = match *told {
+            "cancelled" => {
+                record.filter(cancelled).is_some_and(|record| record.commands.is_empty())
+            }
+            "stopping" => record.is_some_and(|record| record.outcome.is_some()),
+            _ => true,
+        };
+        hold(right, name, || format!("job {job} was told {told:?} and ended as {record:?}"))?;
+    }
+    for (job, record) in &ended {
+        let asked = record.outcome != Some(Outcome::Cancelled) || ledger.cancels.contains_key(job);
+        let known = record.outcome != Some(Outcome::Cancelled)
+            || record.commands.iter().all(|command| command.result != "indeterminate");
+        hold(asked && known, name, || format!("{} ended as {record:?}", record.job))?;
     }
     Ok(())
 }
@@ -151,15 +184,9 @@ fn secrets_are_nowhere(ledger: &Ledger, disk: &MemDisk) -> Checked {
     if ledger.secrets.is_empty() {
         return Ok(());
     }
-    for file in disk.paths() {
-        let bytes = disk.content(&file).unwrap_or_default();
-        let text = String::from_utf8_lossy(&bytes);
-        // All secrets of the simulation begin like this.
-        hold(!text.contains("canary"), (16, "secrets_are_nowhere"), || {
-            format!("a secret is in {file}")
-        })?;
-    }
-    Ok(())
+    // All secrets of the simulation begin like this.
+    let found = disk.find(|bytes| memmem::find(bytes, b"canary").is_some());
+    hold(found.is_none(), (16, "secrets_are_nowhere"), || format!("a secret is in {found:?}"))
 }
 
 /// 18: all entries from the first one lead to the same State, byte for byte.

@@ -1,8 +1,12 @@
 //! Invariants of single entries: looked at when an entry is applied for the first time, on
 //! whichever node is first, and again on every other node and replay.
 
+use super::super::clients::REGISTERS;
 use super::super::ledger::{Ledger, Print};
+use super::super::linear::Written;
 use super::{Checked, hold};
+use std::collections::BTreeSet;
+use std::sync::LazyLock;
 use tiebeam_core::effect::{Answer, Effect, What};
 use tiebeam_core::path::path;
 use tiebeam_core::proposal::{Body, Proposal, Submission};
@@ -11,6 +15,12 @@ use tiebeam_proto::Outcome;
 use tiebeam_proto::chain;
 use tiebeam_proto::record::Archived;
 use tiebeam_replica::Entry;
+
+/// The registers, and where they are.
+static REGISTER_PATHS: LazyLock<Vec<(&str, Path)>> = LazyLock::new(|| {
+    let at = |name: &&'static str| Some((*name, Path::parse(name).ok()?));
+    REGISTERS.iter().filter_map(at).collect()
+});
 
 /// An entry and what it did.
 pub(in super::super) struct Applied<'a> {
@@ -57,7 +67,10 @@ pub(in super::super) fn after_entry(ledger: &mut Ledger, applied: &Applied) -> C
     records_follow_each_other(ledger, applied)?;
     nobody_does_what_they_may_not(applied)?;
     rollbacks_bring_no_login_back(applied)?;
+    members_change_one_by_one(ledger, applied)?;
+    nothing_waits_for_who_is_gone(applied)?;
     note_intent(ledger, applied);
+    note_writes(ledger, applied);
     ledger.entries.push(applied.entry.clone());
     ledger.prints.push(Print::of(applied.after));
     Ok(())
@@ -70,6 +83,23 @@ fn note_intent(ledger: &mut Ledger, applied: &Applied) {
     {
         let name = (intent.job, intent.key.clone(), intent.node);
         ledger.intents.entry(name).or_insert(applied.entry.term);
+    }
+}
+
+/// Notes what a new revision did to the registers.
+fn note_writes(ledger: &mut Ledger, applied: &Applied) {
+    let (before, after) = (&applied.before.config, &applied.after.config);
+    if !ledger.watched || before.hash() == after.hash() {
+        return;
+    }
+    for (name, at) in REGISTER_PATHS.iter() {
+        if before.revision_at(at) == after.revision_at(at) {
+            continue;
+        }
+        let (revision, moment) = (applied.after.revision, ledger.moment);
+        let value = after.value(at).and_then(|value| value["n"].as_u64());
+        let written = Written { value, revision, moment };
+        ledger.registers.entry(name).or_default().writes(written);
     }
 }
 
@@ -136,6 +166,9 @@ fn cancels_are_definite(ledger: &mut Ledger, applied: &Applied) -> Checked {
             _ => !runs && !waits,
         };
         hold(right, name, || format!("job {} was told {told}", cancel.job))?;
+        if *told == "stopping" {
+            ledger.stopped.entry(cancel.job).or_insert(applied.entry.index);
+        }
         if *told == "cancelled" {
             let gone = !applied.after.jobs.contains_key(&cancel.job);
             let quiet = applied.after.revision == applied.before.revision;
@@ -186,6 +219,45 @@ fn nodes_are_the_same(ledger: &Ledger, applied: &Applied) -> Checked {
         let first = ledger.records.get(archived.link.index as usize - 1);
         hold(first == Some(archived), name, || {
             format!("record {} is another one now", archived.link.index)
+        })?;
+    }
+    Ok(())
+}
+
+/// 23, 24: what is proposed is proposed by a member; members change one at a time, and one votes.
+fn members_change_one_by_one(ledger: &mut Ledger, applied: &Applied) -> Checked {
+    let (before, after) = (applied.before, applied.after);
+    if let Some(proposal) = applied.proposal {
+        let node = proposal.header.proposer;
+        hold(before.members.contains_key(&node), (23, "removed_is_out"), || {
+            format!("entry {} was proposed by node {node}, no member", applied.entry.index)
+        })?;
+    }
+    if before.members.ptr_eq(&after.members) {
+        return Ok(());
+    }
+    let seats = |state: &State| -> BTreeSet<(u64, bool)> {
+        state.members.values().map(|member| (member.raft_id, member.voter)).collect()
+    };
+    let (old, new) = (seats(before), seats(after));
+    let moved: BTreeSet<u64> = old.symmetric_difference(&new).map(|(raft, _)| *raft).collect();
+    let votes = new.iter().any(|(_, votes)| *votes);
+    hold(moved.len() <= 1 && votes, (24, "quorum_is_not_given_away"), || {
+        format!("entry {} made {old:?} {new:?}", applied.entry.index)
+    })?;
+    let seated = new.iter().filter(|(raft, votes)| *votes && !old.contains(&(*raft, true)));
+    ledger.seated.extend(seated.map(|(raft, _)| (*raft, applied.entry.index)));
+    Ok(())
+}
+
+/// 8: no job waits for a command on a node that is no member: it ended, if without a known end.
+fn nothing_waits_for_who_is_gone(applied: &Applied) -> Checked {
+    let after = applied.after;
+    for job in after.running.iter().filter_map(|sequence| after.jobs.get(sequence)) {
+        let gone = job.open_commands().find(|open| !after.members.contains_key(&open.node));
+        hold(gone.is_none(), (8, "commands_start_once"), || {
+            let (id, node) = (&job.record.job, gone.map(|open| open.node));
+            format!("{id} waits for a command on node {node:?}, which is no member")
         })?;
     }
     Ok(())

@@ -18,7 +18,7 @@ pub(super) mod nodes;
 #[cfg(test)]
 mod tests;
 
-pub(super) use ends::{everything_at_the_end, standing, whole};
+pub(super) use ends::{everything_at_the_end, registers_are_linearizable, standing, whole};
 pub(super) use entries::{Applied, after_entry};
 pub(super) use nodes::*;
 

@@ -8,7 +8,12 @@ use super::{Checked, Violation, hold};
 use std::collections::BTreeSet;
 use tiebeam_core::State;
 use tiebeam_core::job::Command;
+use tiebeam_replica::membership::Membership;
 use tiebeam_replica::node::Halt;
+
+/// Entries that a learner may lack when its seat as a voter takes effect: what came since its
+/// operator looked.
+const LACKS_MAX: u64 = 500;
 
 /// 1, at the start of a node that is alone: the log reaches at least as far as somebody was told.
 pub(in super::super) fn acknowledged_entries_are_there(ledger: &Ledger, last: u64) -> Checked {
@@ -81,6 +86,11 @@ pub(in super::super) fn commands_start_once(
         format!("{name:?} starts under epoch {}, its intent is of {intent:?}", command.epoch)
     })?;
     hold(!ledger.fenced.contains(&key), rule, || format!("{name:?} starts after its fence"))?;
+    let applied = ledger.applied.get(&node).copied().unwrap_or(0);
+    let stopped = ledger.stopped.get(&name.0).filter(|index| **index <= applied);
+    hold(stopped.is_none(), (10, "cancels_are_definite"), || {
+        format!("{name:?} starts on node {node}, which knows that it was cancelled at {stopped:?}")
+    })?;
     let new = ledger.started.insert(key);
     hold(new, rule, || format!("{name:?} starts twice on node {node}"))
 }
@@ -198,5 +208,42 @@ pub(in super::super) fn requests_are_answered_once(ledger: &mut Ledger, attempt:
 pub(in super::super) fn requests_are_answered(open: usize, waited_us: u64) -> Checked {
     hold(open == 0, (21, "requests_are_answered_once"), || {
         format!("{open} requests are without an answer after {waited_us} µs")
+    })
+}
+
+/// 23: who was removed answers no read that was sent after the removal was known.
+pub(in super::super) fn who_was_removed_does_not_answer(
+    sent_us: u64,
+    removed_us: Option<u64>,
+) -> Checked {
+    hold(removed_us.is_none_or(|removed_us| sent_us < removed_us), (23, "removed_is_out"), || {
+        format!(
+            "a read that was sent at {sent_us} was answered by a node removed at {removed_us:?}"
+        )
+    })
+}
+
+/// 23: raft counts the voters and learners that State has at the same entry.
+pub(in super::super) fn the_group_is_what_state_says(state: &State, group: &Membership) -> Checked {
+    let seated = |votes: bool| {
+        let members = state.members.values().filter(move |member| member.voter == votes);
+        members.map(|member| member.raft_id).collect()
+    };
+    let said = Membership { voters: seated(true), learners: seated(false) };
+    hold(*group == said, (23, "removed_is_out"), || {
+        format!("at entry {} raft counts {group:?}, State says {said:?}", state.applied)
+    })
+}
+
+/// 24: a voter's seat is given to a node that has nearly everything: `held` is what is durable on
+/// it, if it has a disk.
+pub(in super::super) fn who_is_seated_has_caught_up(
+    raft_id: u64,
+    index: u64,
+    held: Option<u64>,
+) -> Checked {
+    let near = held.is_some_and(|held| held + LACKS_MAX >= index);
+    hold(near, (24, "quorum_is_not_given_away"), || {
+        format!("{raft_id:#x} became a voter at entry {index} and has {held:?}")
     })
 }

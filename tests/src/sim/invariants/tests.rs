@@ -1,7 +1,7 @@
 //! Each invariant has a planted State or history that violates it, and one beside it that does not.
 
 use super::super::ledger::{Acknowledged, Ledger, Print};
-use super::super::linear::{Act, Observed, Seen};
+use super::super::linear::{Act, Observed, Seen, Written};
 use super::entries::{Applied, after_entry};
 use super::*;
 use serde_json::{Map, json};
@@ -16,6 +16,7 @@ use tiebeam_core::proposal::{
 use tiebeam_proto::chain::{self, Head};
 use tiebeam_proto::record::{Archived, CommandRecord, Mode, RequestFacts, Stages};
 use tiebeam_proto::{Kind, Stage, time::Time};
+use tiebeam_replica::membership::Membership;
 use tiebeam_replica::node::Halt;
 use tiebeam_replica::prefix::Held;
 use tiebeam_replica::seams::mem::MemDisk;
@@ -56,9 +57,9 @@ fn submission(state: &State, name: &str) -> Submission {
     }
 }
 
-/// A job that writes `value` to `app/n`.
+/// A job that writes `value` to `app/x`, which is no register.
 fn change(state: &State, name: &str, value: u64) -> Body {
-    let write = Write::Set { path: "app/n".into(), value: json!(value) };
+    let write = Write::Set { path: "app/x".into(), value: json!(value) };
     let ended = Plan::ended(state.revision, Outcome::Ok, "");
     let plan = Plan { error: None, writes: vec![write], ..ended };
     let submission = submission(state, name);
@@ -149,12 +150,20 @@ fn invariant_1_an_acknowledged_change_that_is_gone_is_found() {
 fn invariant_2_a_stale_read_is_found() {
     let (mut ledger, _) = begun();
     let act = Act::Set { value: 1, expect: None };
-    let write = Observed { called: 1, returned: 2, act, seen: Seen::Done(Some(2)) };
-    let read = Observed { called: 3, returned: 4, act: Act::Read, seen: Seen::Value(None) };
-    ledger.registers.insert("app/a".into(), vec![write.clone()]);
-    assert_eq!(number(standing(&mut ledger, std::iter::empty())), 0);
-    ledger.registers.insert("app/a".into(), vec![write, read]);
-    assert_eq!(number(standing(&mut ledger, std::iter::empty())), 2);
+    let write = Observed { client: 0, called: 1, returned: 4, act, seen: Seen::Done(Some(2)) };
+    let read = |value| Observed { act: Act::Read, seen: Seen::Value(value), ..write.clone() };
+    let history = ledger.registers.entry("app/a").or_default();
+    history.begins();
+    history.writes(Written { value: Some(1), revision: 2, moment: 3 });
+    let look = |ledger: &mut Ledger, call: Observed| {
+        number(registers_are_linearizable(ledger, "app/a", Some(call)))
+    };
+    assert_eq!(look(&mut ledger, write.clone()), 0);
+    assert_eq!(look(&mut ledger, Observed { called: 5, returned: 6, ..read(Some(1)) }), 0);
+    assert_eq!(look(&mut ledger, Observed { called: 7, returned: 8, ..read(None) }), 2);
+    let history = ledger.registers.entry("app/b").or_default();
+    history.writes(Written { value: Some(9), revision: 3, moment: 3 });
+    assert_eq!(number(everything_at_the_end(&mut ledger, &begun().1)), 2, "nobody wrote it");
 }
 
 #[test]
@@ -259,6 +268,39 @@ fn invariant_8_a_second_start_and_one_after_the_fence_are_found() {
     assert_eq!(number(commands_are_fenced(&mut fenced, &name, 11)), 0);
     assert_eq!(number(commands_start_once(&mut fenced, &name, 11, &command(4))), 8);
     assert_eq!(number(commands_start_once(&mut ledger(), &name, 11, &command(3))), 8, "old epoch");
+}
+
+#[test]
+fn invariants_8_and_10_a_cancel_that_a_node_forgets_is_found() {
+    let name = (1, "run".to_owned());
+    let command = Command {
+        key: "run".into(),
+        node: 11,
+        digest: String::new(),
+        spec: String::new(),
+        deadline_us: 0,
+        epoch: 4,
+        ended: false,
+        lost: false,
+    };
+    let mut ledger = begun().0;
+    ledger.intents.insert((1, "run".into(), 11), 4);
+    (ledger.stopped, ledger.applied) = ([(1, 9)].into(), [(11, 8)].into());
+    assert_eq!(number(commands_start_once(&mut ledger, &name, 11, &command)), 0, "not known yet");
+    ledger.started.clear();
+    ledger.applied.insert(11, 9);
+    assert_eq!(number(commands_start_once(&mut ledger, &name, 11, &command)), 10);
+    let told = |told: &'static str, outcome: Outcome| {
+        let mut ledger = begun().0;
+        ledger.cancels.insert(1, told);
+        let ended = JobRecord { commands: Vec::new(), ..record("11.1", outcome) };
+        number(ends::cancels_come_true(&ledger, &[ended]))
+    };
+    assert_eq!((told("cancelled", Outcome::Cancelled), told("cancelled", Outcome::Ok)), (0, 10));
+    assert_eq!((told("stopping", Outcome::Ok), told("too_late", Outcome::Ok)), (0, 0));
+    let ledger = begun().0;
+    let unasked = record("11.1", Outcome::Cancelled);
+    assert_eq!(number(ends::cancels_come_true(&ledger, &[unasked])), 10);
 }
 
 #[test]
@@ -380,6 +422,60 @@ fn invariants_20_21_and_22_are_found() {
     let entry = tiebeam_core::genesis::user_entry(7, "exausers", &[]);
     back.after.config = back.after.config.set(&root, &entry, back.after.revision).unwrap();
     assert_eq!(number(back.look(&mut ledger)), 22);
+}
+
+#[test]
+fn invariants_8_23_and_24_members_that_do_not_count_are_found() {
+    let (mut ledger, state) = begun();
+    ledger.requests.clear();
+    let mut stranger = step(&state, change(&state, "config_set", 2));
+    stranger.proposal.header.proposer = 12;
+    assert_eq!(number(stranger.look(&mut ledger)), 23, "proposed by no member");
+    let (mut ledger, state) = begun();
+    ledger.requests.clear();
+    let mut two = step(&state, change(&state, "config_set", 2));
+    two.after.members.remove(&11);
+    assert_eq!(number(two.look(&mut ledger)), 24, "nobody votes");
+    assert_eq!(number(who_was_removed_does_not_answer(4, None)), 0);
+    assert_eq!(number(who_was_removed_does_not_answer(4, Some(5))), 0);
+    assert_eq!(number(who_was_removed_does_not_answer(5, Some(5))), 23);
+    let group = |raft_id| Membership::of_voters([raft_id]);
+    assert_eq!(number(the_group_is_what_state_says(&state, &group(11 << 16 | 1))), 0);
+    assert_eq!(number(the_group_is_what_state_says(&state, &group(12 << 16 | 1))), 23);
+    assert_eq!(number(who_is_seated_has_caught_up(1, 900, Some(800))), 0);
+    assert_eq!(number(who_is_seated_has_caught_up(1, 900, Some(3))), 24);
+    assert_eq!(number(who_is_seated_has_caught_up(1, 9, None)), 24, "it has no disk");
+}
+
+#[test]
+fn invariant_8_a_command_that_nobody_will_end_is_found() {
+    let before = state();
+    let mut call = submission(&before, "command_run");
+    call.inputs = Some("sealed".into());
+    let submitted = step(&before, Body::Submit(Box::new(call))).after;
+    let schedule = tiebeam_core::proposal::Schedule { job: 1, time: Time(1) };
+    let running = step(&submitted, Body::Schedule(schedule)).after;
+    let intent = tiebeam_core::proposal::Intent {
+        job: 1,
+        key: "run".into(),
+        node: 11,
+        digest: String::new(),
+        spec: String::new(),
+        deadline_us: 1,
+        time: Time(2),
+    };
+    let mut open = step(&running, Body::Intent(intent));
+    let index = open.entry.index;
+    let look = |open: &Step| {
+        let mut ledger = Ledger::new(running.clone());
+        ledger.entries = vec![open.entry.clone(); index as usize - 2];
+        ledger.prints = vec![Print::of(&running); index as usize - 2];
+        number(open.look(&mut ledger))
+    };
+    assert_eq!(look(&open), 0);
+    let job = open.after.jobs.get_mut(&1).map(Arc::make_mut).unwrap();
+    job.commands[0].node = 12;
+    assert_eq!(look(&open), 8);
 }
 
 fn begun_without_requests() -> Ledger {
