@@ -4,8 +4,9 @@
 //! Members tell their clocks with their facts; what is kept is how far each is ahead of this
 //! node's. Where fewer than three voters are known there is no majority of clocks: then this
 //! node's own clock is suspect if it has stepped since the daemon started. Nothing here sets a
-//! clock, and no promise hangs on one: a suspect clock is told in `/health`, in `cluster_info` and
-//! by a metric.
+//! clock, and no promise hangs on one: a suspect clock is told in `/health`, in `cluster_info`, by a
+//! metric and, through `notices`, by an event; the certificates that a node with such a clock would
+//! renew or sign wait. `clock_accept` ends it: State keeps by how much the clock was off then.
 
 use crate::proposer::wall_now;
 use std::collections::BTreeMap;
@@ -47,6 +48,10 @@ impl Clocks {
 
     /// What is to be told of suspect clocks, this node's own first.
     pub fn warnings(&self, state: &State) -> Vec<String> {
+        self.suspects(state).into_iter().map(|one| one.text).collect()
+    }
+
+    fn suspects(&self, state: &State) -> Vec<Suspect> {
         let mut ahead_us = lock(&self.ahead_us).clone();
         ahead_us.retain(|node, _| *node != self.own && state.members.contains_key(node));
         ahead_us.insert(self.own, 0);
@@ -70,8 +75,28 @@ impl Clocks {
 
     /// Whether this node's own clock is suspect.
     pub fn is_suspect(&self, state: &State) -> bool {
-        self.warnings(state).iter().any(|warning| warning.starts_with(OWN))
+        self.own_off_us(state).is_some()
     }
+
+    /// By how many microseconds this node's own clock is off, if it is suspect.
+    pub fn own_off_us(&self, state: &State) -> Option<i64> {
+        let suspects = self.suspects(state);
+        suspects.into_iter().find(|one| one.node == self.own).map(|one| one.off_us)
+    }
+
+    /// Whether enough clocks were heard to say anything of one's own.
+    pub fn knows_enough(&self, state: &State) -> bool {
+        let ahead_us = lock(&self.ahead_us);
+        let known = |(node, _): &(u32, _)| *node == self.own || ahead_us.contains_key(node);
+        state.voters().filter(known).count() >= QUORUM.min(state.voters().count())
+    }
+}
+
+/// A clock that is suspect.
+struct Suspect {
+    node: u32,
+    off_us: i64,
+    text: String,
 }
 
 /// How a warning of this node's own clock begins.
@@ -81,36 +106,44 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Whether a clock is off by more than is believed, and it is not what was accepted of it.
+fn is_off(state: &State, node: u32, off_us: i64) -> bool {
+    let accepted = state.clocks.get(&node).and_then(|note| note.accepted_us);
+    let far = |from: i64| off_us.saturating_sub(from).saturating_abs() > SUSPECT_US;
+    far(0) && accepted.is_none_or(far)
+}
+
 /// `ahead_us` has this node with 0.
 fn suspects(
     state: &State,
     own: u32,
     ahead_us: &BTreeMap<u32, i64>,
     stepped_us: i64,
-) -> Vec<String> {
+) -> Vec<Suspect> {
     let voters = state.voters().filter_map(|(node, _)| ahead_us.get(&node).copied());
     let mut voters: Vec<i64> = voters.collect();
     voters.sort_unstable();
     if voters.len() < QUORUM {
-        let stepped = stepped_us.saturating_abs() > SUSPECT_US;
         let text = format!("{OWN} stepped by {} s", stepped_us / 1_000_000);
-        return Vec::from_iter(stepped.then_some(text));
+        let own = Suspect { node: own, off_us: stepped_us, text };
+        return Vec::from_iter(is_off(state, own.node, stepped_us).then_some(own));
     }
     // Of an even number the lower one: the two in the middle differ only if the halves do.
     let median = voters.get((voters.len() - 1) / 2).copied().unwrap_or_default();
     let mut found = Vec::new();
     for (node, ahead) in ahead_us {
         let off_us = ahead.saturating_sub(median);
-        if off_us.saturating_abs() <= SUSPECT_US {
+        if !is_off(state, *node, off_us) {
             continue;
         }
         let seconds = off_us.unsigned_abs() / 1_000_000;
         let way = if off_us > 0 { "ahead of" } else { "behind" };
         let rest = format!("is {seconds} s {way} the median of the voters'");
         if *node == own {
-            found.insert(0, format!("{OWN} {rest}"));
+            found.insert(0, Suspect { node: own, off_us, text: format!("{OWN} {rest}") });
         } else {
-            found.push(format!("clock: the wall clock of node {node} {rest}"));
+            let text = format!("clock: the wall clock of node {node} {rest}");
+            found.push(Suspect { node: *node, off_us, text });
         }
     }
     found
@@ -119,7 +152,12 @@ fn suspects(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tiebeam_core::notice::ClockNote;
     use tiebeam_core::state::Member;
+
+    fn texts(found: Vec<Suspect>) -> Vec<String> {
+        found.into_iter().map(|one| one.text).collect()
+    }
 
     const YEAR_US: i64 = 31_536_000_000_000;
 
@@ -141,7 +179,7 @@ mod tests {
         let clocks = |others: &[(u32, i64)]| {
             let mut all: BTreeMap<u32, i64> = others.iter().copied().collect();
             all.insert(11, 0);
-            suspects(&three, 11, &all, 0)
+            texts(suspects(&three, 11, &all, 0))
         };
         assert!(clocks(&[(12, 59_000_000), (13, -1_000)]).is_empty());
         let other = clocks(&[(12, 10 * YEAR_US), (13, 1_000)]);
@@ -157,15 +195,31 @@ mod tests {
     fn with_fewer_than_three_voters_a_step_is_what_tells() {
         let (two, own) = (state(&[11, 12]), BTreeMap::from([(11, 0), (12, YEAR_US)]));
         assert!(suspects(&two, 11, &own, 59_000_000).is_empty());
-        assert!(suspects(&two, 11, &own, 61_000_000)[0].contains("stepped by 61 s"));
-        assert!(suspects(&two, 11, &own, -61_000_000)[0].contains("stepped by -61 s"));
+        let stepped = |us| texts(suspects(&two, 11, &own, us));
+        assert!(stepped(61_000_000)[0].contains("stepped by 61 s"));
+        assert!(stepped(-61_000_000)[0].contains("stepped by -61 s"));
         let one = BTreeMap::from([(11, 0)]);
         assert!(suspects(&state(&[11, 12, 13]), 11, &one, 0).is_empty(), "nobody was heard yet");
     }
 
     #[test]
+    fn a_clock_that_was_accepted_is_believed_until_it_moves() {
+        let mut three = state(&[11, 12, 13]);
+        let others = BTreeMap::from([(11, 0), (12, -YEAR_US), (13, -YEAR_US)]);
+        assert_eq!(suspects(&three, 11, &others, 0)[0].off_us, YEAR_US);
+        let note = |accepted_us| ClockNote { accepted_us: Some(accepted_us), suspect_s: None };
+        three.clocks.insert(11, note(YEAR_US + 59_000_000));
+        assert!(suspects(&three, 11, &others, 0).is_empty());
+        three.clocks.insert(11, note(YEAR_US + 61_000_000));
+        assert_eq!(suspects(&three, 11, &others, 0).len(), 1);
+        let right = BTreeMap::from([(11, 0), (12, 0), (13, 0)]);
+        assert!(suspects(&three, 11, &right, 0).is_empty(), "one that was put right is right");
+    }
+
+    #[test]
     fn what_a_removed_member_told_is_forgotten() {
         let clocks = Clocks::new(11);
+        assert!(!clocks.knows_enough(&state(&[11, 12, 13])) && clocks.knows_enough(&state(&[11])));
         for (node, theirs) in [(12, wall_now().0), (13, wall_now().0), (14, 0)] {
             clocks.note(node, theirs);
         }

@@ -154,7 +154,7 @@ pub async fn publish(engine: Arc<Engine>) {
 }
 
 async fn publish_once(
-    engine: &Engine,
+    engine: &Arc<Engine>,
     folder: &Path,
     state: Arc<State>,
     last: Option<(u64, String)>,
@@ -179,7 +179,7 @@ async fn publish_once(
 }
 
 /// At start: a file whose checksum does not fit its body was edited while no daemon ran.
-fn keep_if_edited(engine: &Engine, folder: &Path, state: &State) {
+fn keep_if_edited(engine: &Arc<Engine>, folder: &Path, state: &State) {
     let Ok(text) = std::fs::read_to_string(folder.join(FILE)) else { return };
     let field = |name: &str| {
         text.lines().take(6).find_map(|line| line.strip_prefix(name)).map(str::to_owned)
@@ -193,7 +193,7 @@ fn keep_if_edited(engine: &Engine, folder: &Path, state: &State) {
     }
 }
 
-fn compare_file(engine: &Engine, folder: &Path, published: &str) {
+fn compare_file(engine: &Arc<Engine>, folder: &Path, published: &str) {
     let file = folder.join(FILE);
     let same = std::fs::read(&file).is_ok_and(|bytes| bytes == published.as_bytes());
     if same {
@@ -205,11 +205,15 @@ fn compare_file(engine: &Engine, folder: &Path, published: &str) {
     }
 }
 
-fn keep_aside(engine: &Engine, folder: &Path, revision: u64) {
+fn keep_aside(engine: &Arc<Engine>, folder: &Path, revision: u64) {
     let seconds = crate::proposer::wall_now().0 / 1_000_000;
     let aside = folder.join(format!("edited-{seconds}.yaml"));
     engine.metrics.hand_edits.inc();
-    match std::fs::rename(folder.join(FILE), &aside) {
+    let kept = std::fs::rename(folder.join(FILE), &aside);
+    let name = aside.file_name().filter(|_| kept.is_ok());
+    let name = name.map(|name| name.to_string_lossy().into_owned());
+    crate::notices::hand_edit(engine, revision, name);
+    match kept {
         Ok(()) => tracing::warn!(
             kept = %aside.display(), revision,
             "the published configuration was edited by hand; the edit is kept aside"

@@ -56,6 +56,9 @@ pub enum RenewalError {
     /// It is asked for by somebody whom State does not know with that key.
     #[error("the request is not by the member's own key")]
     NotAMember,
+    /// Dates would be made from a wall clock that is not believed (ruling 22).
+    #[error("the wall clock of this node is suspect: put it right, or accept it with clock_accept")]
+    Clock,
     /// The master gave none.
     #[error("the master was asked in vain")]
     Remote(#[source] RemoteError),
@@ -112,6 +115,7 @@ async fn renew_if_due(engine: &Engine) -> Result<(), RenewalError> {
     if !ca::is_renewal_due(&old, wall_now()) {
         return Ok(());
     }
+    check_clock(engine)?;
     let key = &engine.keys.node_key;
     let wish = Wish {
         request: ca::certificate_request(key).map_err(RenewalError::Certificate)?,
@@ -139,11 +143,19 @@ async fn renew_if_due(engine: &Engine) -> Result<(), RenewalError> {
     Ok(())
 }
 
+fn check_clock(engine: &Engine) -> Result<(), RenewalError> {
+    match engine.cluster.clocks.is_suspect(&engine.board.state()) {
+        true => Err(RenewalError::Clock),
+        false => Ok(()),
+    }
+}
+
 /// A certificate for a member, signed here; its name and address are those of the configuration.
 ///
 /// # Errors
 /// [`RenewalError`]: this node cannot sign, or the key is not the one that State knows.
 pub fn issue(engine: &Engine, raft_id: u64, wish: &Wish) -> Result<String, RenewalError> {
+    check_clock(engine)?;
     let (public_key, key_hash) =
         ca::requested_key(&wish.request).map_err(RenewalError::Certificate)?;
     let state = engine.board.state();

@@ -35,6 +35,9 @@ impl World for Nowhere {
     fn now(&self) -> Time {
         Time::default()
     }
+    fn clock_off_us(&self) -> Option<i64> {
+        None
+    }
     fn hash_password(&self, _: String) -> Later<Result<String, JobError>> {
         Box::pin(std::future::ready(Ok("$argon2id$of-a-test".to_owned())))
     }

@@ -65,12 +65,16 @@ pub enum What {
         /// `open`, or how it ended.
         result: Arc<str>,
     },
-    /// A node joined, left or changed its seat.
+    /// A node joined, left or changed its seat, or told something of itself.
     Node {
         /// The node.
         node: u32,
-        /// `added`, `joined`, `promoted`, `demoted` or `removed`.
+        /// `added`, `joined`, `promoted`, `demoted` or `removed`; of what it told of itself,
+        /// `clock_suspect`, `clock_trusted` or `hand_edit`.
         change: Arc<str>,
+        /// What else there is to say.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        detail: Option<Arc<str>>,
     },
     /// The cluster as a whole went over to something.
     Cluster {
@@ -89,6 +93,13 @@ pub enum What {
         #[serde(skip)]
         user: Arc<str>,
     },
+}
+
+impl What {
+    /// Something that happened to a node.
+    pub fn of_node(node: u32, change: &str, detail: Option<String>) -> What {
+        What::Node { node, change: change.into(), detail: detail.map(Arc::from) }
+    }
 }
 
 impl Event {

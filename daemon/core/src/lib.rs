@@ -22,6 +22,7 @@ pub mod job;
 pub mod level;
 pub mod lock;
 pub mod member;
+pub mod notice;
 pub mod path;
 pub mod proposal;
 pub mod requests;

@@ -205,6 +205,7 @@ impl State {
                 self.incarnations.insert(*node, incarnation(*raft_id));
                 self.members.remove(node);
                 self.supported.remove(raft_id);
+                self.clocks.remove(node);
                 // It has the key from which tokens to join are derived.
                 self.shared_key.due = true;
                 let used = self.join_tokens.iter().filter(|(_, token)| token.used_by.is_some());

@@ -7,6 +7,7 @@
 
 use crate::lock::Lock;
 use crate::member::{JoinToken, MemberChange, MemberStep};
+use crate::notice::Notice;
 use crate::tree::Hash;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
@@ -168,6 +169,13 @@ pub enum Write {
     LockRelease {
         /// The job's id.
         job: String,
+    },
+    /// Takes a node's wall clock as right, although it is off (ruling 22).
+    ClockAccept {
+        /// The node.
+        node: u32,
+        /// By how many microseconds it is off.
+        off_us: i64,
     },
 }
 
@@ -381,6 +389,8 @@ bodies! {
     Raise(Raise) = 16,
     /// A step of the rotation of the cluster key.
     Key(KeyStep) = 17,
+    /// What a node tells of itself without a job.
+    Notice(Notice) = 18,
 }
 
 /// The scheduler's decision.

@@ -165,6 +165,9 @@ pub struct State {
     /// Which cluster key is the newest; never the key.
     #[serde(default, skip_serializing_if = "SharedKey::is_first")]
     pub shared_key: SharedKey,
+    /// What is known of wall clocks that are not simply right, by node.
+    #[serde(default, skip_serializing_if = "OrdMap::is_empty")]
+    pub clocks: OrdMap<u32, crate::notice::ClockNote>,
     /// Tokens with which nodes may join, by id.
     #[serde(default, skip_serializing_if = "OrdMap::is_empty")]
     pub join_tokens: OrdMap<Arc<str>, crate::member::JoinToken>,

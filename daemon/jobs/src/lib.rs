@@ -13,6 +13,7 @@ mod app_section;
 mod batch;
 mod cert_info;
 mod cert_update;
+mod clock_accept;
 mod cluster_info;
 mod command_run;
 mod config_blame;
@@ -106,6 +107,7 @@ pub struct Job {
 pub static JOBS: &[&Job] = &[
     &cert_info::JOB,
     &cert_update::JOB,
+    &clock_accept::JOB,
     &cluster_info::JOB,
     &command_run::JOB,
     &config_blame::JOB,

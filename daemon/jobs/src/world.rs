@@ -129,6 +129,8 @@ pub trait World: Send + Sync {
     /// The wall clock, for display only. A job of the long path gets the time of its start, so that
     /// a re-run sees the same.
     fn now(&self) -> Time;
+    /// By how many microseconds the wall clock of this node is off, if it is suspect (ruling 22).
+    fn clock_off_us(&self) -> Option<i64>;
     /// Hashes a password (argon2id), off the async threads.
     fn hash_password(&self, password: String) -> BoxFuture<'static, Result<String, JobError>>;
     /// Checks a hash that a migration brings; the error says what is accepted.

@@ -364,6 +364,7 @@ pub async fn ask_facts(engine: Arc<Engine>) {
         }
         engine.members_facts.store(Arc::new(facts));
         engine.cluster.clocks.tell(&engine.board.state());
+        crate::notices::clock(&engine).await;
         tokio::select! {
             () = tokio::time::sleep(FACTS_EVERY) => {}
             () = engine.stop.cancelled() => return,

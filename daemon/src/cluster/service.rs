@@ -110,7 +110,7 @@ async fn answer(engine: Arc<Engine>, from: PeerId, request: Request<Incoming>) -
     let path: Vec<&str> = parts.uri.path().trim_matches('/').split('/').collect();
     match (&parts.method, path.as_slice()) {
         (&Method::POST, ["call"]) => call(engine, &body).await,
-        (&Method::POST, ["propose"]) => propose(&engine, &body).await,
+        (&Method::POST, ["propose"]) => propose(&engine, from, &body).await,
         (&Method::GET, ["facts"]) => {
             let facts = crate::facts::node(&engine, engine.identity.node_id);
             plain(StatusCode::OK, facts.to_string())
@@ -181,10 +181,11 @@ fn check(engine: &Engine, caller: &Caller) -> Result<(), RpcError> {
     }
 }
 
-/// What a member itself has to say: how a command on it ended, what its doors saw.
-async fn propose(engine: &Engine, body: &[u8]) -> PeerAnswer {
+/// What a member itself has to say: how a command on it ended, what its doors saw, how it is.
+async fn propose(engine: &Engine, from: PeerId, body: &[u8]) -> PeerAnswer {
     let body = match Proposal::decode(body).map(|proposal| proposal.body) {
         Ok(body @ (Body::CommandEnded(_) | Body::Audit(_) | Body::Rehash(_))) => body,
+        Ok(Body::Notice(notice)) if notice.node() == from.node => Body::Notice(notice),
         Ok(_) => return refuse(StatusCode::FORBIDDEN, "a member does not propose this"),
         Err(_) => return refuse(StatusCode::BAD_REQUEST, "the proposal cannot be read"),
     };

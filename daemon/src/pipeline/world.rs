@@ -59,6 +59,10 @@ impl World for JobWorld {
         self.engine.proposer.wall()
     }
 
+    fn clock_off_us(&self) -> Option<i64> {
+        self.engine.cluster.clocks.own_off_us(&self.engine.board.state())
+    }
+
     fn hash_password(&self, password: String) -> BoxFuture<'static, Result<String, JobError>> {
         let engine = self.engine.clone();
         Box::pin(async move {

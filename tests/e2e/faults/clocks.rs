@@ -22,6 +22,19 @@ fn shift(node: &mut TestNode, how: &str) {
     }
 }
 
+/// Waits until the node at this place has an event of its kind about a node.
+#[track_caller]
+fn is_told(site: &Site, place: usize, node: usize, change: &str) {
+    let (here, admin) = (site.node(place), site.cluster.admin());
+    let follow = json!([{"kinds": ["node"], "since": "0.0"}]);
+    eventually(change, || {
+        let id = here.call(&admin, "subscribe", follow.clone()).ok()?;
+        let events = here.call(&admin, "events", json!([id, 1])).ok()?;
+        let fits = |event: &serde_json::Value| event["node"] == node && event["change"] == change;
+        events.as_array()?.iter().any(fits).then_some(())
+    });
+}
+
 #[test]
 fn a_node_whose_clock_is_ten_years_ahead_serves_and_is_told_of() {
     let probe = format!("test -f {LIBRARY} && LD_PRELOAD={LIBRARY} FAKETIME=+10y date");
@@ -59,6 +72,12 @@ fn a_node_whose_clock_is_ten_years_ahead_serves_and_is_told_of() {
     let info = site.cluster.output("cluster_info", json!({}));
     assert_eq!(info["master"], 11 + led as u64, "{info}");
     assert!(info["health"].to_string().contains("clock"), "{info}");
+    // It is said once, to everybody who follows; and somebody may say that this clock is right.
+    is_told(&site, led, 11 + place, "clock_suspect");
+    let accepted = site.cluster.output("clock_accept", json!({}));
+    assert_eq!(accepted["node"], 11 + place, "{accepted}");
+    is_told(&site, led, 11 + place, "clock_trusted");
+    assert_eq!(metric(site.node(place), "tiebeam_clock_suspect"), Some(0));
     // Another restart of another node: certificates of both sides are taken.
     let other = site.others(place)[1];
     site.cluster.nodes[other].kill9();
@@ -125,6 +144,8 @@ fn a_hand_edit_on_any_node_is_kept_aside_and_put_back() {
         assert!(log.contains("edited by hand"), "{log}");
         assert!(health(site.node(place)).is_some_and(|about| about["ready"] == true));
     }
+    let master = site.cluster.master();
+    (0..3).for_each(|place| is_told(&site, master, 11 + place, "hand_edit"));
     let value = site.cluster.output("config_get", json!({"path": "app/a"}));
     assert_eq!(value, "as-published", "an edit has no effect");
     site.compare();

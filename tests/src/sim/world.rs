@@ -134,6 +134,10 @@ impl World for SimWorld {
         self.now
     }
 
+    fn clock_off_us(&self) -> Option<i64> {
+        None
+    }
+
     fn hash_password(&self, password: String) -> BoxFuture<Result<String, JobError>> {
         let hash = format!("$argon2id$v=19$m=8,t=1,p=1$c2ltdWxhdGlvbg${}", digest(&password));
         Box::pin(async move { Ok(hash) })

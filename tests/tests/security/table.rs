@@ -106,9 +106,10 @@ enum Who {
     OrSelf(&'static str),
 }
 
-const JOBS: [(&str, Who); 54] = [
+const JOBS: [(&str, Who); 55] = [
     ("cert_info", Who::Administrators),
     ("cert_update", Who::Administrators),
+    ("clock_accept", Who::Administrators),
     ("cluster_info", Who::Everybody),
     ("command_run", Who::Administrators),
     ("config_blame", Who::Administrators),

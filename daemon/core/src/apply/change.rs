@@ -2,6 +2,7 @@
 
 use crate::diff;
 use crate::member::JoinToken;
+use crate::notice::ClockNote;
 use crate::path::Path;
 use crate::proposal::{Read, Write};
 use crate::schema::{self, Violation};
@@ -19,6 +20,7 @@ pub(crate) struct Tried {
     pub changes: Vec<Change>,
     pub released: Vec<u64>,
     pub join_tokens: OrdMap<Arc<str>, JoinToken>,
+    pub clocks: OrdMap<u32, ClockNote>,
 }
 
 impl Tried {
@@ -46,6 +48,7 @@ impl State {
             changes: Vec::new(),
             released: Vec::new(),
             join_tokens: self.join_tokens.clone(),
+            clocks: self.clocks.clone(),
         };
         let mut touched = BTreeSet::new();
         for write in writes {
@@ -124,6 +127,9 @@ impl State {
                 };
                 tried.released.push(*sequence);
             }
+            Write::ClockAccept { node, off_us } => {
+                tried.clocks.entry(*node).or_default().accepted_us = Some(*off_us);
+            }
         }
         Ok(())
     }
@@ -136,6 +142,7 @@ impl State {
         }
         self.credentials = tried.credentials.clone();
         self.join_tokens = tried.join_tokens.clone();
+        self.clocks = tried.clocks.clone();
         if !tried.makes_revision() {
             return None;
         }

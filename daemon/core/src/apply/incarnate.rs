@@ -233,6 +233,7 @@ impl State {
         self.join_tokens = imbl::OrdMap::new();
         // What the others supported and which keys they had is over; what is on the disk counts.
         self.supported = imbl::OrdMap::new();
+        self.clocks = imbl::OrdMap::new();
         self.shared_key = crate::state::SharedKey::default();
         self.cluster.incarnation += 1;
     }

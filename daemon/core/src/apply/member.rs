@@ -52,7 +52,7 @@ impl State {
                 self.lose_commands(&mut entry, node);
             }
             let (node, what) = wanted.told();
-            entry.event(What::Node { node, change: what.into() });
+            entry.event(What::of_node(node, what, None));
             entry.due();
         }
         self.let_go_of_what_expired();
@@ -109,7 +109,7 @@ impl State {
             && let Some(member) = self.members.get_mut(node)
         {
             member.joining = false;
-            entry.event(What::Node { node: *node, change: "joined".into() });
+            entry.event(What::of_node(*node, "joined", None));
             entry.due();
         }
         Answer::Done

@@ -13,6 +13,7 @@ pub(crate) mod fixture;
 pub mod incarnate;
 mod level;
 mod member;
+mod notice;
 mod queue;
 pub mod reads;
 pub mod retention;
@@ -136,6 +137,7 @@ impl State {
             Body::Skipped(skipped) => self.apply_skipped(entry, skipped),
             Body::Raise(raise) => self.apply_raise(entry, raise),
             Body::Key(step) => self.apply_key(entry, step),
+            Body::Notice(notice) => self.apply_notice(entry, notice),
         }
     }
 

@@ -355,6 +355,17 @@ fn waits_end_with_what_is_so() {
 }
 
 #[test]
+fn a_suspect_clock_is_accepted_and_another_one_is_not() {
+    let mut cluster = three();
+    cluster.exec("admin", "clock_accept", json!({})).ended(Failed, "node 11, is not suspect");
+    *cluster.world.clock_off_us.lock().unwrap() = Some(-90_000_000);
+    let accepted = cluster.exec("admin", "clock_accept", json!({})).ok();
+    assert_eq!(accepted.output, json!({"node": 11, "off_s": -90}));
+    assert_eq!(accepted.revision, None);
+    assert_eq!(cluster.state.clocks[&11].accepted_us, Some(-90_000_000));
+}
+
+#[test]
 fn retention_is_three_settings() {
     let mut cluster = three();
     let values = cluster.exec("admin", "job_retention", json!({})).ok();

@@ -31,6 +31,8 @@ pub(super) struct FakeWorld {
     pub parts: Mutex<Vec<Part>>,
     /// Records and trees by revision.
     pub history: Mutex<BTreeMap<u64, Kept>>,
+    /// By how much the wall clock is off.
+    pub clock_off_us: Mutex<Option<i64>>,
     /// Nodes that never publish.
     pub silent: Mutex<Vec<u32>>,
     /// Nodes that do not answer, beside 13.
@@ -80,6 +82,10 @@ impl World for FakeWorld {
 
     fn now(&self) -> Time {
         Time(1_800_000_000_000_000)
+    }
+
+    fn clock_off_us(&self) -> Option<i64> {
+        *self.clock_off_us.lock().unwrap()
     }
 
     fn hash_password(&self, password: String) -> BoxFuture<'static, Result<String, JobError>> {
