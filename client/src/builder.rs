@@ -4,6 +4,7 @@ use crate::address::Address;
 use crate::call::{Caller, Credentials, Patience};
 use crate::client::Client;
 use crate::error::Error;
+use crate::roster::Roster;
 use crate::secret::Secret;
 use crate::tls::{self, ClientCertificate};
 use crate::transport::Transport;
@@ -22,6 +23,7 @@ pub struct ClientBuilder {
     password: Option<Password>,
     token: Option<Password>,
     patience: Patience,
+    only_given: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -129,6 +131,15 @@ impl ClientBuilder {
         self
     }
 
+    /// Whether to ask the cluster for its other members (the default), after a call and once a
+    /// minute at most, and to go on with them when those that were given are gone. They are
+    /// verified by the same CA.
+    #[must_use]
+    pub fn learn_members(mut self, learn: bool) -> Self {
+        self.only_given = !learn;
+        self
+    }
+
     /// Reads the files and makes the client. Nothing is connected yet.
     ///
     /// # Errors
@@ -166,6 +177,9 @@ impl ClientBuilder {
             (None, _, None) => Credentials::None,
         };
         let transport = Transport::new(tls).map_err(|source| Error::Tls { source })?;
-        Ok(Client::new(Caller::new(members, transport, credentials, self.patience)))
+        // Behind a local socket there is one node, and it finds the master itself.
+        let learns = self.socket.is_none() && !self.only_given;
+        let roster = Roster::new(members, learns);
+        Ok(Client::new(Caller::new(roster, transport, credentials, self.patience)))
     }
 }

@@ -8,12 +8,13 @@
 use crate::address::Address;
 use crate::clock::ServerClock;
 use crate::error::Error;
+use crate::roster::Roster;
 use crate::secret::Secret;
 use crate::transport::{Answer, Failure, Request, Transport};
 use base64::Engine;
 use http::header::HeaderValue;
 use serde_json::{Value, json};
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 use tiebeam_proto::{ErrorCode, RpcError};
 use tokio::time::Instant;
@@ -24,6 +25,9 @@ const HOPS_MAX: usize = 4;
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// Longest pause: about one election.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// Time to ask for the members: it comes on top of a call that was answered already.
+const LEARN_WITHIN: Duration = Duration::from_secs(2);
 
 /// What a batch is called where a method's name is shown.
 const BATCH: &str = "batch";
@@ -67,12 +71,10 @@ pub(crate) struct Call<'a> {
 /// The state that all calls of a client share.
 #[derive(Debug)]
 pub(crate) struct Caller {
-    members: Vec<Address>,
+    roster: Roster,
     transport: Transport,
     credentials: RwLock<Credentials>,
     patience: Patience,
-    /// The member that answered last as master.
-    master: Mutex<Option<Address>>,
     pub(crate) clock: ServerClock,
 }
 
@@ -89,24 +91,23 @@ enum Verdict {
 
 impl Caller {
     pub(crate) fn new(
-        members: Vec<Address>,
+        roster: Roster,
         transport: Transport,
         credentials: Credentials,
         patience: Patience,
     ) -> Caller {
         Caller {
-            members,
+            roster,
             transport,
             credentials: RwLock::new(credentials),
             patience,
-            master: Mutex::new(None),
             clock: ServerClock::new(),
         }
     }
 
-    /// The members this client was given.
+    /// The members that this client was given.
     pub(crate) fn members(&self) -> &[Address] {
-        &self.members
+        self.roster.given()
     }
 
     /// Takes other credentials from now on.
@@ -116,7 +117,29 @@ impl Caller {
 
     /// Makes one call and returns its `result`.
     pub(crate) async fn call(&self, call: &Call<'_>) -> Result<Value, Error> {
-        self.deliver(call, envelope(call.method, &call.params)).await
+        let value = self.deliver(call, envelope(call.method, &call.params)).await?;
+        if call.login && self.roster.take_turn() {
+            self.learn().await;
+        }
+        Ok(value)
+    }
+
+    /// Asks the master who the members are, so that this client survives the loss of all that it
+    /// was given. The read leaves no record, and its failure is nobody's concern.
+    async fn learn(&self) {
+        let Some(master) = self.roster.master() else { return };
+        let call = Call {
+            method: "job_exec",
+            params: json!(["node_list", {"volatile": true}]),
+            repeatable: true,
+            login: true,
+            waits: Duration::ZERO,
+        };
+        let body = envelope(call.method, &call.params);
+        let asked = tokio::time::timeout(LEARN_WITHIN, self.follow(master, &call, &body)).await;
+        if let Ok(Ok(result)) = asked {
+            self.roster.learn(&result);
+        }
     }
 
     /// Makes several calls in one batch; the answers come in the order of the calls.
@@ -169,7 +192,7 @@ impl Caller {
 
     /// Learns the cluster's time before the first key is made; a failure is left to the call.
     pub(crate) async fn learn_time(&self) {
-        for member in &self.members {
+        for member in self.roster.given() {
             if self.clock.known() || self.get(member, "/health/live").await.is_ok() {
                 return;
             }
@@ -182,7 +205,7 @@ impl Caller {
         loop {
             let mut asked = None;
             let mut last = Error::NoAddress;
-            for member in self.order() {
+            for member in self.roster.order() {
                 match self.follow(member, call, &body).await {
                     Ok(value) => return Ok(value),
                     Err(Verdict::Next { error, pause }) => {
@@ -202,13 +225,6 @@ impl Caller {
         }
     }
 
-    /// The master as far as known, then the members in the order given.
-    fn order(&self) -> Vec<Address> {
-        let master = self.master.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let others = self.members.iter().filter(|m| Some(*m) != master.as_ref()).cloned();
-        master.iter().cloned().chain(others).collect()
-    }
-
     /// Sends to one member and on along its redirects.
     async fn follow(&self, first: Address, call: &Call<'_>, body: &[u8]) -> Result<Value, Verdict> {
         let mut address = first;
@@ -225,13 +241,13 @@ impl Caller {
             }
             match judge(sent, &address, call) {
                 Ok(value) => {
-                    self.remember(Some(address));
+                    self.roster.remember(Some(address));
                     return Ok(value);
                 }
                 Err(Verdict::Redirect(there)) => address = there,
                 Err(verdict) => {
                     let answered = matches!(verdict, Verdict::Final(Error::Rpc(_)));
-                    self.remember(answered.then_some(address));
+                    self.roster.remember(answered.then_some(address));
                     return Err(verdict);
                 }
             }
@@ -239,10 +255,6 @@ impl Caller {
         // Members that point at each other are between two masters.
         let error = Error::NoMaster { address: address.to_string() };
         Err(Verdict::Next { error, pause: None })
-    }
-
-    fn remember(&self, master: Option<Address>) {
-        *self.master.lock().unwrap_or_else(PoisonError::into_inner) = master;
     }
 
     fn authorization(&self) -> Result<Option<HeaderValue>, Verdict> {

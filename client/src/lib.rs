@@ -50,6 +50,7 @@ mod error;
 mod events;
 mod history;
 mod request_id;
+mod roster;
 mod secret;
 mod start;
 mod tls;

@@ -108,7 +108,7 @@ def nodes(cluster: Cluster, certificate: Issued) -> Iterator[list[Node]]:
 @pytest.fixture
 def arguments(authority: Authority) -> dict[str, Any]:
     """What a client of the stand-in cluster is made with."""
-    return {"ca": authority.file, "user": USER, "password": PASSWORD, "timeout": 5}
+    return {"ca": authority.file, "user": USER, "password": PASSWORD, "timeout": 5, "learn": False}
 
 
 @pytest.fixture

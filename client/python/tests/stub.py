@@ -95,6 +95,7 @@ class Cluster:
         self.events: list[dict[str, Any]] = []
         self.subscriptions: dict[str, int] = {}
         self.unsubscribed: list[str] = []
+        self.addresses: list[str] = []
 
     # Methods
 
@@ -222,7 +223,10 @@ class Cluster:
     # Jobs
 
     def job_node_list(self, params: Mapping[str, Any]) -> Any:
-        return {"11": {"id": 11, "name": "n11", "role": "voter"}}
+        nodes = {"11": {"id": 11, "name": "n11", "role": "voter"}}
+        for number, address in enumerate(self.addresses):
+            nodes[str(11 + number)] = {"id": 11 + number, "name": "n", "address": address}
+        return nodes
 
     def job_echo(self, params: Mapping[str, Any]) -> Any:
         return dict(params)

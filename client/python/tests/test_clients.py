@@ -82,6 +82,42 @@ def test_a_node_that_is_down_is_passed_over(
     assert client.jobs.echo(a=1).output == {"a": 1}
 
 
+def test_the_members_that_a_client_was_given_may_all_go(
+    connect: Connect, nodes: list[Node], cluster: Cluster, arguments: Arguments
+) -> None:
+    cluster.addresses = [node.url.removeprefix("https://") for node in nodes]
+    client = connect(nodes[0].url, **{**arguments, "learn": True})
+    assert client.exec("echo").ok
+    assert client.exec("echo").ok
+    assert nodes[0].methods() == ["job_exec", "job_exec", "job_exec"], "asked once a minute"
+    assert nodes[0].seen[1].kwargs == {"volatile": True}
+    # The listener goes, and then the connection that is open.
+    nodes[0].close()
+    nodes[0].script.append(Drop())
+    assert client.exec("echo").ok
+    assert nodes[1].methods() == ["job_exec"]
+    assert cluster.ran == ["echo", "node_list", "echo", "echo"]
+
+
+def test_a_learned_member_of_another_ca_gets_nothing(
+    connect: Connect,
+    nodes: list[Node],
+    cluster: Cluster,
+    arguments: Arguments,
+    tmp_path: Path,
+) -> None:
+    other = Authority(tmp_path, "other-ca").issue("node")
+    with Node(cluster, accepting(other)) as thief:
+        cluster.addresses = [thief.url.removeprefix("https://"), "not an address", "[::"]
+        client = connect(nodes[0].url, **{**arguments, "learn": True, "timeout": 0.5})
+        assert client.exec("echo").ok
+        nodes[0].close()
+        nodes[0].script.append(Drop())
+        with pytest.raises(tiebeam.Unreachable):
+            client.job_list()
+        assert thief.seen == []
+
+
 def test_nobody_there(connect: Connect, nodes: list[Node], arguments: Arguments) -> None:
     for node in nodes:
         node.close()

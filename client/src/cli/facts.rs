@@ -1,7 +1,7 @@
 //! What `job_info` says, reduced to what a person wants to know.
 //!
 //! Pure. [`state`] is the job now, [`new_facts`] what was added since the last look: stages
-//! reached, commands begun and ended.
+//! reached, commands begun and ended; [`new_output`] what the commands that run have printed.
 
 use super::screen::{Screen, Tone, tone_of};
 use serde_json::{Value, json};
@@ -21,7 +21,7 @@ pub struct State {
 pub struct Fact {
     /// When, RFC 3339; empty if the record does not say.
     pub time: String,
-    /// `stage` or `command`.
+    /// `stage`, `command` or `output`.
     pub kind: &'static str,
     /// What.
     pub text: String,
@@ -106,6 +106,25 @@ pub fn new_facts(before: &Value, now: &Value) -> Vec<Fact> {
     facts
 }
 
+/// What commands that run have printed since the last look, each as a piece of its own. What is
+/// there is bounded: of a command that printed more than that in between, a piece is missing.
+pub fn new_output(before: &Value, now: &Value) -> Vec<Fact> {
+    let mut facts = Vec::new();
+    for (key, live) in now["live"].as_object().into_iter().flatten() {
+        let output = live["output"].as_str().unwrap_or_default();
+        let bytes = |live: &Value| live["output_bytes"].as_u64().unwrap_or_default();
+        let grown = bytes(live).saturating_sub(bytes(&before["live"][key]));
+        let grown = usize::try_from(grown).unwrap_or(usize::MAX).min(output.len());
+        let begin = output.ceil_char_boundary(output.len() - grown);
+        let new = output.get(begin..).unwrap_or_default();
+        for line in new.lines() {
+            let text = format!("node {}: {line}", live["node"]);
+            facts.push(Fact { time: String::new(), kind: "output", text, tone: Tone::Plain });
+        }
+    }
+    facts
+}
+
 fn command_facts(before: &Value, now: &Value) -> Vec<Fact> {
     let name = now["name"].as_str().unwrap_or_default();
     let at = format!("{name} on node {}", now["node"]);
@@ -146,6 +165,23 @@ mod tests {
         assert_eq!(state(&info).text, "x · executed · 1 done · b on node 12");
         info["progress"] = json!({"percent": 50, "text": "nodes 12, 13"});
         assert_eq!(state(&info).text, "x · executed · 1 done · nodes 12, 13");
+    }
+
+    #[test]
+    fn output_is_told_once_and_as_it_comes() {
+        let live = |bytes: u64, text: &str| {
+            let live = json!({"node": 12, "output_bytes": bytes, "output": text});
+            json!({"live": {"run-n12": live}})
+        };
+        let texts = |before: &Value, now: &Value| -> Vec<String> {
+            new_output(before, now).into_iter().map(|fact| fact.text).collect()
+        };
+        let first = live(4, "one\n");
+        assert_eq!(texts(&Value::Null, &first), ["node 12: one"]);
+        assert!(texts(&first, &first).is_empty());
+        assert_eq!(texts(&first, &live(8, "one\ntwo\n")), ["node 12: two"]);
+        assert_eq!(texts(&first, &live(9_000, "é the end")), ["node 12: é the end"]);
+        assert!(texts(&first, &json!({"live": {}})).is_empty(), "it has ended");
     }
 
     #[test]

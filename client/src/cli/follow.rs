@@ -15,9 +15,10 @@ use std::time::Duration;
 
 /// Follow a job to its end, or everything that happens
 ///
-/// With an id: prints each stage and command as it comes, with a progress bar on a terminal, then
-/// the job's output; exits as `exec` does. Without: prints events until interrupted; with --since
-/// it first prints what came after that cursor. With -j: one JSON object per line.
+/// With an id: prints each stage and command as it comes, and what commands print while they run
+/// on any node (of much at once its end), with a progress bar on a terminal, then the job's output;
+/// exits as `exec` does. Without: prints events until interrupted; with --since it first prints
+/// what came after that cursor. With -j: one JSON object per line.
 #[derive(clap::Parser, Clone, Debug)]
 #[command(name = "follow", verbatim_doc_comment)]
 pub struct Follow {
@@ -53,7 +54,8 @@ fn follow_job(job: &str, session: &mut Session) -> Result<Exit, Failure> {
     loop {
         let done = client.wait(job, Some(patience))?;
         let info = client.info(job)?;
-        let new = facts::new_facts(&seen, &info);
+        let mut new = facts::new_facts(&seen, &info);
+        new.extend(facts::new_output(&seen, &info));
         let lines: String = new.iter().map(|fact| fact.render(job, &session.screen)).collect();
         match &bar {
             Some(bar) if !lines.is_empty() => bar.above(|| session.print(&lines))?,

@@ -13,6 +13,7 @@ fn client(ca: &Ca, members: &[&Stub]) -> Client {
         .user("admin")
         .password(Secret::new("hunter2"))
         .retry_for(Duration::from_secs(10))
+        .learn_members(false)
         .build()
         .unwrap()
 }
@@ -88,6 +89,41 @@ async fn credentials_stay_within_the_ca() {
     let plain = ca.start(|_| Reply::Redirect("http://127.0.0.1:1/".to_owned())).await;
     let error = hasty(&ca, &plain.url).job_list().await.unwrap_err();
     assert!(matches!(error, Error::Redirect { .. }), "{error:?}");
+}
+
+/// A client that was given one member and learns the others.
+fn learning(ca: &Ca, url: &str) -> Client {
+    let builder = Client::builder().url(url).ca_file(&ca.file).user("admin");
+    builder.password(Secret::new("hunter2")).retry_for(Duration::from_secs(2)).build().unwrap()
+}
+
+#[tokio::test]
+async fn the_members_that_a_client_was_given_may_all_go() {
+    let (ca, foreign) = (Ca::new("learned"), Ca::new("learned-foreign"));
+    let thief = foreign.start(|_| Reply::Result(json!([]))).await;
+    let other = ca.start(|_| Reply::Result(json!(["x"]))).await;
+    let bare = |stub: &Stub| stub.url.trim_start_matches("https://").to_owned();
+    let nodes = json!({"11": {"address": bare(&thief)}, "12": {"address": bare(&other)}});
+    let gone = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let down = gone.clone();
+    let given = ca
+        .start(move |seen| match seen.method() {
+            _ if down.load(Ordering::SeqCst) => Reply::Vanish,
+            "job_exec" => Reply::Result(ok(nodes.clone())),
+            _ => Reply::Result(json!(["x"])),
+        })
+        .await;
+    let client = learning(&ca, &given.url);
+    for _ in 0..2 {
+        assert_eq!(client.job_list().await.unwrap(), ["x"]);
+    }
+    let methods: Vec<_> = given.calls().iter().map(|call| call.method().to_owned()).collect();
+    assert_eq!(methods, ["job_list", "job_exec", "job_list"], "it asks once a minute");
+    assert_eq!(given.calls()[1].params(), &json!(["node_list", {"volatile": true}]));
+    gone.store(true, Ordering::SeqCst);
+    assert_eq!(client.job_list().await.unwrap(), ["x"]);
+    assert_eq!(other.calls()[0].authorization.as_deref(), Some("Basic YWRtaW46aHVudGVyMg=="));
+    assert!(thief.calls().is_empty(), "its certificate is of another CA");
 }
 
 #[tokio::test]

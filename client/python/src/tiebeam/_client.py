@@ -69,6 +69,7 @@ class _Operations:
         token: str | None = None,
         cert: Certificate | None = None,
         timeout: float = 30.0,
+        learn: bool = True,
     ) -> None:
         """A client of one cluster. Nothing is sent yet.
 
@@ -85,6 +86,9 @@ class _Operations:
                 `(cert, key, password)`.
             timeout: Seconds for one call with all its redirects and retries. Waiting for a job
                 is not counted: see the `timeout` of `exec` and `wait`.
+            learn: Whether the client asks the cluster, after a call and once a minute at most, for
+                its other members, and goes on with them when those in `urls` are gone. They are
+                verified like all others, with the same `ca`.
 
         Proxies and other settings of the environment are not used; `from_environment` reads the
         `TIEBEAM_*` variables.
@@ -102,6 +106,7 @@ class _Operations:
             token=token,
             cert=cert,
             timeout=timeout,
+            learn=learn,
         )
         self._calls = Calls(Protocol(self._target))
         self._open(self._target.tls)

@@ -1,12 +1,18 @@
-"""Which member to ask next: the configured ones, and the master once it is known.
+"""Which member to ask next: the configured ones, the master once it is known, and those learned.
 
-It remembers one address only, the last that answered. It decides nothing about retries.
+It remembers the last address that answered, and the members that the cluster named. It decides
+nothing about retries.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+
+LEARN_EVERY_S = 60.0
+"""How often the members are asked for: a cluster changes them by hand."""
+LEARNED_MAX = 71
+"""Learned members that are kept: 7 voters and 64 learners are all that a cluster can have."""
 
 
 class Members:
@@ -16,6 +22,8 @@ class Members:
         self._urls = tuple(urls)
         self._lock = threading.Lock()
         self._master: str | None = None
+        self._learned: tuple[str, ...] = ()
+        self._due_at: float | None = None
 
     def __repr__(self) -> str:
         return f"Members({list(self._urls)!r})"
@@ -26,12 +34,23 @@ class Members:
         return self._urls
 
     def in_order(self) -> list[str]:
-        """One round: the member that answered last first, then each configured one once."""
+        """One round: who answered last, then each configured member once, then the learned ones."""
         with self._lock:
-            master = self._master
-        if master is None:
-            return list(self._urls)
-        return [master, *(url for url in self._urls if url != master)]
+            first = () if self._master is None else (self._master,)
+            return list(dict.fromkeys((*first, *self._urls, *self._learned)))
+
+    def take_turn(self, now: float) -> bool:
+        """Whether the members are to be asked for now; true once in `LEARN_EVERY_S`."""
+        with self._lock:
+            if self._due_at is not None and now < self._due_at:
+                return False
+            self._due_at = now + LEARN_EVERY_S
+            return True
+
+    def learn(self, urls: Sequence[str]) -> None:
+        """The members that the cluster has now, in place of those learned before."""
+        with self._lock:
+            self._learned = tuple(urls)[:LEARNED_MAX]
 
     def prefer(self, url: str) -> None:
         """Asks this member first from now on."""

@@ -9,6 +9,10 @@ The rules. A member that answers 302 names the master: the same POST goes there,
 reached, breaks off or answers 503 is passed over; after each round over all members the call
 pauses, longer each time, until its deadline. What was surely not begun may always be sent again.
 What may have been begun is sent again only if `Call.resend` allows it.
+
+After a call that was answered, once a minute, the master is asked for the other members, so that
+the client survives the loss of all that it was given (`Target.learn`). That read leaves no record,
+and its failure is nobody's concern.
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ from . import _jsonrpc
 from ._members import Members
 from ._request_id import ClusterClock
 from ._results import Login, login_from_wire
-from ._target import Target, origin
+from ._target import Target, member_url, origin
 from ._version import __version__
 
 T = TypeVar("T")
@@ -44,6 +48,8 @@ PAUSE_FIRST_S = 0.05
 """Pause after the first round in which no member answered; it doubles with each round."""
 PAUSE_MAX_S = 1.0
 """Longest pause: an election takes about as long."""
+LEARN_S = 2.0
+"""Time to ask for the members: it comes on top of a call that was answered already."""
 RETRY_AFTER_MAX_S = 5.0
 """Longest `Retry-After` that is obeyed, so that no answer can put a client to sleep."""
 
@@ -171,6 +177,8 @@ class Protocol:
             for url in self.members.in_order():
                 outcome = yield from self._ask(call, url, deadline)
                 if isinstance(outcome, _Answer):
+                    if call.login:
+                        yield from self._learn()
                     return outcome.value
                 misses.pop(outcome.url, None)
                 misses[outcome.url] = outcome
@@ -194,6 +202,17 @@ class Protocol:
         login = login_from_wire(answer)
         self.credentials.adopt(login, ttl_s)
         return login
+
+    def _learn(self) -> Steps[None]:
+        """Asks for the members, if it is time to."""
+        if not self.target.learn or not self.members.take_turn(self._monotonic()):
+            return
+        call = Call("job_exec", ["node_list", {"volatile": True}], Resend.FREELY, budget_s=LEARN_S)
+        try:
+            answer = yield from self.run(call)
+        except errors.TiebeamError:
+            return
+        self.members.learn(_urls_of(answer))
 
     def _ask(self, call: Call, url: str, deadline: float) -> Steps[_Answer | _Miss]:
         """Asks one member, and whomever it redirects to."""
@@ -281,6 +300,20 @@ class Protocol:
         # A member that answers 503 knows best, unless another one may still have a master.
         asked_s = min((miss.pause_s for miss in misses.values()), default=0.0)
         return max(pause_s, asked_s)
+
+
+def _urls_of(answer: Any) -> list[str]:
+    """The members' addresses in a result of `node_list`; what is none is left out."""
+    output = answer.get("result_output") if isinstance(answer, dict) else None
+    urls = []
+    for node in output.values() if isinstance(output, dict) else ():
+        address = node.get("address") if isinstance(node, dict) else None
+        if isinstance(address, str):
+            try:
+                urls.append(member_url(address))
+            except ValueError:
+                continue
+    return urls
 
 
 def _redirected(address: str, reply: Reply) -> str:

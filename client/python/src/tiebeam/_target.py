@@ -95,6 +95,8 @@ class Target:
     credentials: Credentials
     tls: ssl.SSLContext
     timeout_s: float
+    learn: bool = False
+    """Whether the client asks the cluster for its other members."""
 
 
 def target(
@@ -107,6 +109,7 @@ def target(
     token: str | None = None,
     cert: Certificate | None = None,
     timeout: float = 30.0,
+    learn: bool = True,
 ) -> Target:
     """Checks a client's arguments; see `Client` for their meaning.
 
@@ -122,10 +125,11 @@ def target(
         raise ValueError("`timeout` is a number of seconds above 0")
     if password_file is not None:
         password = Path(password_file).read_text(encoding="utf-8").rstrip("\r\n")
-    members = tuple(dict.fromkeys(map(_member_url, [urls] if isinstance(urls, str) else urls)))
+    members = tuple(dict.fromkeys(map(member_url, [urls] if isinstance(urls, str) else urls)))
     if not members:
         raise ValueError("give the URL of at least one member")
-    return Target(members, Credentials(user, password, token), _tls(ca, cert), float(timeout))
+    credentials = Credentials(user, password, token)
+    return Target(members, credentials, _tls(ca, cert), float(timeout), learn)
 
 
 def arguments_from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
@@ -150,9 +154,9 @@ def arguments_from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     }
     if environ.get("TIEBEAM_DEV"):
         dev = json.loads(Path(environ["TIEBEAM_DEV"]).read_text(encoding="utf-8"))
-        members = [_member_url(node["url"]) for node in dev["nodes"]]
+        members = [member_url(node["url"]) for node in dev["nodes"]]
         # Variables that point at another cluster must not be mixed with this one's members.
-        if not urls or any(_member_url(url) in members for url in urls):
+        if not urls or any(member_url(url) in members for url in urls):
             urls += members
             for key in ("ca", "user", "password_file"):
                 if dev.get(key):
@@ -168,7 +172,12 @@ def origin(url: httpx.URL) -> str:
     return f"{url.scheme}://{host}:{url.port or (443 if url.scheme == 'https' else 80)}"
 
 
-def _member_url(text: str) -> str:
+def member_url(text: str) -> str:
+    """The URL of a member in one spelling.
+
+    Raises:
+        ValueError: The text is not one.
+    """
     try:
         url = httpx.URL(text if "://" in text else f"https://{text}")
     except httpx.InvalidURL:
