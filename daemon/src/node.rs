@@ -7,7 +7,7 @@
 use crate::assembly::{Parts, assemble};
 use crate::blobs::spread;
 use crate::certificates::{self, CertificatesError};
-use crate::cluster::{catch_up, install, keeper, remote, rotation};
+use crate::cluster::{catch_up, install, keeper, preference, remote, rotation};
 use crate::damaged::Damaged;
 use crate::engine::Engine;
 use crate::front::tls::TlsState;
@@ -369,6 +369,7 @@ fn spawn_tasks(engine: &Arc<Engine>, raft: &Sender<ToRaft>) {
     tokio::spawn(keeper::keep(engine.clone()));
     tokio::spawn(keeper::ask_facts(engine.clone()));
     tokio::spawn(rotation::follow(engine.clone()));
+    tokio::spawn(preference::follow(engine.clone()));
     tokio::spawn(renewal::keep(engine.clone()));
     tokio::spawn(install::fetch_snapshots(
         engine.cluster.clone(),

@@ -12,7 +12,9 @@ pub(crate) static JOB: Job = Job {
         description: "Another voter becomes the master, within less than a second as a rule; jobs \
                       that run go on there. `nids` are the nodes that may, in the order in which \
                       they are tried; without it, it is the voter that is furthest. Nothing \
-                      happens if one of them is the master already. Returns `{master, was}`.",
+                      happens if one of them is the master already. A node with a higher affinity \
+                      gets the place back by itself: for maintenance, lower that one first. \
+                      Returns `{master, was}`.",
         params: &[Param::may("nids", Type::Nodes, "who may become the master; else any voter")],
         examples: &[r#"{"nids": [12]}"#, r#"{}"#],
         deadline_s: Some(60),

@@ -19,6 +19,7 @@ mod bus;
 #[cfg(test)]
 mod chaos;
 mod ports;
+mod priority;
 mod reads;
 mod screen;
 mod settings;
@@ -72,6 +73,7 @@ pub struct Node {
     elections: u64,
     role: RoleReport,
     electable: bool,
+    priority: u32,
     halted: Option<Halt>,
     outputs: Vec<Output>,
 }
@@ -117,6 +119,7 @@ impl Node {
             ticks: 0,
             elections: 0,
             electable: true,
+            priority: 0,
             halted: None,
             outputs: Vec::new(),
         };
@@ -164,7 +167,8 @@ impl Node {
                     if delivered { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
                 self.raw.report_snapshot(peer, status);
             }
-            Input::Electable(electable) => self.electable = electable,
+            Input::Electable(electable) => self.set_electable(electable),
+            Input::Priority(priority) => self.set_priority(priority),
         }
     }
 
@@ -579,7 +583,7 @@ impl Node {
                 return self.halt(Halt::LogLost { acknowledged, last });
             }
         }
-        if let Err(error) = self.raw.step(message) {
+        if let Err(error) = self.step_raft(message) {
             // An answer of a member that was removed meanwhile, or a dropped read.
             tracing::debug!(from, ?kind, %error, "raft did not take a message");
         }

@@ -145,6 +145,12 @@ pub fn affinity(state: &State, node: u32) -> i64 {
     value.and_then(|value| value.as_i64()).unwrap_or(1)
 }
 
+/// How much raft is to prefer a node: 0 for the affinity that nodes have from the start, so that a
+/// member which knows nothing of it, or not yet, is not in anybody's way.
+fn priority_of(state: &State, node: u32) -> u32 {
+    u32::try_from(affinity(state, node).saturating_sub(1)).unwrap_or(0)
+}
+
 /// Whether a node may lead by its affinity. If no voter may, each may: there has to be a master.
 fn may_lead(state: &State, node: u32) -> bool {
     affinity(state, node) > 0 || state.voters().all(|(voter, _)| affinity(state, voter) == 0)
@@ -192,17 +198,22 @@ fn elder(state: &State, own: u64, refusing: &[u32], answering: &[u64]) -> Option
     answering.iter().find(known).copied().filter(|_| is_refused)
 }
 
-/// A node with a gap in its history must not lead (ruling 16), nor one with affinity 0. One that a
-/// voter does not know leads only if there is nobody older.
+/// A node with a gap in its history must not lead (ruling 16), nor one with affinity 0; one with a
+/// higher affinity than others is preferred in elections. One that a voter does not know leads only
+/// if there is nobody older.
 pub async fn watch_gaps(engine: Arc<Engine>, raft: Sender<ToRaft>) {
-    let mut electable = true;
+    let (mut electable, mut priority) = (true, 0);
     loop {
-        let floor = engine.board.state().chain.floor_index.max(1);
-        let whole = engine.history.gaps(floor).is_empty();
+        let (state, own) = (engine.board.state(), engine.identity.node_id);
+        let whole = engine.history.gaps(state.chain.floor_index.max(1)).is_empty();
         // Without its index it could not answer for the newest jobs.
         let indexed = !engine.history_thread.metrics().index_out_of_use.load(Relaxed);
-        let node = engine.identity.node_id;
-        let able = is_electable(&engine.board.state(), node, whole && indexed);
+        let able = is_electable(&state, own, whole && indexed);
+        let wanted = priority_of(&state, own);
+        if wanted != priority {
+            priority = wanted;
+            let _ = raft.send(ToRaft::Priority(priority));
+        }
         if able != electable {
             electable = able;
             tracing::info!(electable, "whether this node may lead");

@@ -3,13 +3,14 @@
 //! `report` is what a member tells its master; `commits` lets calls wait until the awaited members
 //! have applied their change (ruling 6); `service` answers peers, `remote` asks them; `install`
 //! fetches a snapshot, `catch_up` history; `keeper` does what a master owes its members, `rotation`
-//! gives them a new cluster key. Nothing
-//! here decides what a change means: that is core's.
+//! gives them a new cluster key, `preference` the master's place to the one that is wanted most.
+//! Nothing here decides what a change means: that is core's.
 
 pub mod catch_up;
 mod commits;
 pub mod install;
 pub mod keeper;
+pub mod preference;
 pub mod remote;
 mod report;
 pub mod rotation;

@@ -73,6 +73,8 @@ pub enum ToRaft {
     },
     /// Whether this node may lead: one that lacks acknowledged history must not (ruling 16).
     Electable(bool),
+    /// How much this node is wanted as leader, above what every node is.
+    Priority(u32),
     /// Asks for the replica's view of itself.
     Status(oneshot::Sender<replica::Status>),
 }
@@ -230,6 +232,7 @@ impl RaftThread {
             }
             ToRaft::Installed { mark, state } => return self.installed(mark, state),
             ToRaft::Electable(electable) => Input::Electable(electable),
+            ToRaft::Priority(priority) => Input::Priority(priority),
             ToRaft::Status(reply) => {
                 // Who asked may have gone.
                 let _ = reply.send(self.node.status());

@@ -1,6 +1,7 @@
 //! Three nodes as processes: what clients see of a cluster, and that it keeps its promises while
 //! nodes are killed, paused, added and removed. `tiebeam-tests failover` does it in many rounds.
 
+mod affinity;
 mod commands;
 mod far_behind;
 mod forward;

@@ -97,6 +97,10 @@ pub enum Input {
     /// Whether this node may become leader. One that lacks acknowledged history must not
     /// (ruling 16).
     Electable(bool),
+    /// How much this node is wanted as leader, above what every node is. It refuses its vote to a
+    /// candidate that is wanted less and has no more entries than this node, so the one that is
+    /// wanted most wins if it is there; while it is not electable it refuses nobody.
+    Priority(u32),
 }
 
 /// Something that the shell is to do, in the order given.

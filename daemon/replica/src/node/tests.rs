@@ -439,6 +439,34 @@ fn a_node_that_must_not_lead_asks_for_no_vote() {
 }
 
 #[test]
+fn the_node_that_is_wanted_most_wins_and_a_hand_over_asks_for_no_wishes() {
+    let mut bus = Bus::new(&[1, 2, 3]);
+    bus.input(3, Input::Priority(5));
+    assert_eq!(bus.elect(), 3, "node 1 would have been first");
+    bus.input(3, Input::Transfer { to: Some(1) });
+    bus.tick(1);
+    assert_eq!(bus.leader(), Some(1), "node 2 and the wish of node 3 are not asked");
+    // It cannot lead: then it must not keep the others from it.
+    bus.input(3, Input::Electable(false));
+    bus.cut.insert(1);
+    assert_eq!(bus.elect(), 2);
+}
+
+#[test]
+fn who_is_wanted_less_leads_if_it_alone_has_all_entries() {
+    let mut bus = Bus::new(&[1, 2, 3]);
+    let leader = bus.elect();
+    assert_eq!(leader, 1);
+    bus.cut.insert(3);
+    bus.input(1, propose(1, "without node 3"));
+    bus.tick(3);
+    bus.input(3, Input::Priority(5));
+    bus.cut.remove(&3);
+    bus.cut.insert(1);
+    assert_eq!(bus.elect(), 2, "the wish of node 3 does not weigh against what it lacks");
+}
+
+#[test]
 fn a_snapshot_may_be_applied_before_it_is_persisted() {
     let membership = Membership::of_voters([1, 2, 3]);
     let mut node = Node::new(settings(1), start(membership.clone())).unwrap();
