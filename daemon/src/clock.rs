@@ -4,9 +4,9 @@
 //! Members tell their clocks with their facts; what is kept is how far each is ahead of this
 //! node's. Where fewer than three voters are known there is no majority of clocks: then this
 //! node's own clock is suspect if it has stepped since the daemon started. Nothing here sets a
-//! clock, and no promise hangs on one: a suspect clock is told in `/health`, in `cluster_info`, by a
-//! metric and, through `notices`, by an event; the certificates that a node with such a clock would
-//! renew or sign wait. `clock_accept` ends it: State keeps by how much the clock was off then.
+//! clock, and no promise hangs on one: a suspect clock is told in `/health`, in `cluster_info`, by
+//! a metric and, through `notices`, by an event; the certificates that a node with such a clock
+//! would renew or sign wait. `clock_accept` ends it: State keeps by how much it was off then.
 
 use crate::proposer::wall_now;
 use std::collections::BTreeMap;

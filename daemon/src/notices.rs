@@ -1,6 +1,6 @@
-//! What this node tells the cluster of itself, so that everybody who follows events hears of it: its
-//! wall clock, when that can no longer be believed or can again (ruling 22), and hand edits of the
-//! published file (ruling 28).
+//! What this node tells the cluster of itself, so that everybody who follows events hears of it:
+//! its wall clock, when that can no longer be believed or can again (ruling 22), and hand edits of
+//! the published file (ruling 28).
 //!
 //! The log, `/health` and the metrics of the node itself say the same without any master; here is
 //! only the way to the others. Who calls it has found out; nothing is looked for here.

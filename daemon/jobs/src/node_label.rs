@@ -18,8 +18,8 @@ pub(crate) static JOB: Job = Job {
         group: "cluster",
         summary: "Set and delete labels of a node",
         description: "Labels select nodes in every job that takes nodes: `rack=a`. The label \
-                      `group` lists the groups of a node, separated by commas: with `group: \
-                      db,web` both `group:db` and `group:web` select it. A value is one line; numbers and true \
+                      `group` lists the groups of a node, separated by commas: `db,web` lets both \
+                      `group:db` and `group:web` select it. A value is one line; numbers and true \
                       or false are kept as text. A label that is deleted and is not there is no \
                       error. Returns the node's labels.",
         params: &[

@@ -9,6 +9,7 @@ use crate::blobs::is_digest;
 use crate::engine::Engine;
 use crate::front::seam::{Call, Caller, Source, Via};
 use crate::peer::PeerError;
+use crate::pipeline::live::{Live, Wanted};
 use crate::renewal::Wish;
 use bytes::Bytes;
 use http::{Method, Request};
@@ -269,6 +270,25 @@ pub async fn debug(
 ) -> Result<crate::debug::Bundle, RemoteError> {
     let body = cluster.ask(member, get(format!("/debug/{}/{}", from.0, to.0)), limit).await?;
     serde_json::from_slice(&body).map_err(|_| RemoteError::Status {
+        status: 200,
+        text: "what it told cannot be read".to_owned(),
+    })
+}
+
+/// What a command on a member has printed so far.
+///
+/// # Errors
+/// It does not answer in time, or has no such command that runs.
+pub async fn live_output(
+    cluster: &Cluster,
+    member: u64,
+    wanted: &Wanted,
+    limit: Duration,
+) -> Result<Live, RemoteError> {
+    let body = serde_json::to_vec(wanted).unwrap_or_default();
+    let sent = request(Method::POST, "/output".to_owned(), body.into());
+    let told = cluster.ask(member, sent, limit).await?;
+    serde_json::from_slice(&told).map_err(|_| RemoteError::Status {
         status: 200,
         text: "what it told cannot be read".to_owned(),
     })

@@ -121,6 +121,7 @@ async fn answer(engine: Arc<Engine>, from: PeerId, request: Request<Incoming>) -
         (&Method::GET, ["blob", digest, at]) => blob(&engine, digest, at).await,
         (&Method::POST, ["blob", digest]) => keep_blob(&engine, from, digest, &body).await,
         (&Method::GET, ["debug", from, to]) => debug(&engine, from, to).await,
+        (&Method::POST, ["output"]) => output(&engine, &body).await,
         (&Method::GET, ["ca-key"]) => ca_key(&engine, from),
         (&Method::GET, ["cluster-key", number]) => cluster_key(&engine, from, number),
         (&Method::POST, ["certificate"]) => certificate(&engine, from, &body),
@@ -285,6 +286,17 @@ async fn debug(engine: &Arc<Engine>, from: &str, to: &str) -> PeerAnswer {
     match told.await {
         Ok(told) => plain(StatusCode::OK, told),
         Err(_) => refuse(StatusCode::INTERNAL_SERVER_ERROR, "it failed here"),
+    }
+}
+
+/// What a command has printed here so far: whoever asks has decided who may see it.
+async fn output(engine: &Engine, body: &[u8]) -> PeerAnswer {
+    let Ok(wanted) = serde_json::from_slice(body) else {
+        return refuse(StatusCode::BAD_REQUEST, "the request cannot be read");
+    };
+    match crate::pipeline::live::here(engine, &wanted).await {
+        Some(live) => plain(StatusCode::OK, serde_json::to_vec(&live).unwrap_or_default()),
+        None => refuse(StatusCode::NOT_FOUND, "no such command runs here"),
     }
 }
 

@@ -247,6 +247,21 @@ impl Host {
         .await
     }
 
+    /// The newest output, at most `bytes_max` bytes, and the offset at which it ends: all that is
+    /// kept of it so far. Nothing if there is none yet.
+    pub async fn newest(&self, job: &str, key: &str, bytes_max: usize) -> Result<Tail, HostError> {
+        let place = self.place(job, key)?;
+        self.blocking(move |inner| {
+            let path = inner.output_path(&place, &place.read()?);
+            let kept = fs::metadata(&path).map_or(0, |file| file.len());
+            let from = kept.saturating_sub(bytes_max as u64);
+            let bytes = capture::read_part(&path, from, bytes_max)
+                .map_err(HostError::file("read", &path))?;
+            Ok(Tail { offset: from + bytes.len() as u64, bytes })
+        })
+        .await
+    }
+
     /// Drops the entries of jobs that were archived [`JOURNAL_AGE_US`] ago. `archived_us` gives
     /// the time at which this node applied a job's archive; `None` keeps the job. Returns how
     /// many jobs were dropped. Blocks on the disk.

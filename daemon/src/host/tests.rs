@@ -188,6 +188,7 @@ async fn more_input_than_a_pipe_holds_comes_back_whole_and_unread_input_hinders_
     assert!(fs::read(blob).unwrap() == input);
     let tail = host.tail(JOB, "echo", 999_990).await.unwrap();
     assert_eq!((tail.bytes.as_slice(), tail.offset), (&input[999_990..], 1_000_000));
+    assert_eq!(host.newest(JOB, "echo", 10).await.unwrap(), tail);
     let mut spec = CommandSpec::new(["/bin/sh", "-c", "exit 0"]);
     spec.stdin = Zeroizing::new(input);
     assert_eq!(run(&host, command("unread", spec)).await.result, CommandResult::Ok);

@@ -5,7 +5,7 @@ use super::{Method, Right, until_revoked, user_of};
 use crate::blobs::spread::OutputError;
 use crate::engine::Engine;
 use crate::front::seam::{Call, MethodClass};
-use crate::pipeline::{result, submit, volatile};
+use crate::pipeline::{live, result, submit, volatile};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,7 +77,8 @@ pub(super) const JOB_INFO: Method = Method {
     right: Right::LoggedIn,
     arguments: &["id"],
     signatures: &[&["struct", "string"]],
-    help: "job_info(id): the record so far: stages with times, commands, who, why",
+    help: "job_info(id): the record so far: stages with times, commands, who, why; in `live` the \
+           last 8 KiB that each command which runs has printed",
     run: |engine, call, arguments| Box::pin(job_info(engine, call, arguments)),
 };
 
@@ -272,6 +273,12 @@ async fn job_info(engine: Arc<Engine>, call: Call, a: Arguments) -> Result<Value
     info["ended"] = json!(ended);
     if let (false, Some((percent, text))) = (ended, engine.metrics.progress.of(id)) {
         info["progress"] = json!({"percent": percent, "text": text});
+    }
+    if !ended {
+        let live = live::of_job(&engine, id).await;
+        if !live.is_empty() {
+            info["live"] = Value::Object(live);
+        }
     }
     let addenda = crate::facts::addenda(&engine, id);
     if !addenda.is_empty() {

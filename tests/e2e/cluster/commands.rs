@@ -119,6 +119,39 @@ fn a_command_that_ends_while_its_node_is_down_is_told_when_it_is_back() {
 }
 
 #[test]
+fn what_a_command_on_another_node_prints_is_seen_while_it_runs() {
+    let cluster = start();
+    let at = follower(&cluster);
+    let gate = cluster.nodes[0].folder.join("gate");
+    let text = format!(
+        "echo first $CANARY; until test -e {0}; do sleep 0.1; done; echo second",
+        gate.display()
+    );
+    let env = json!({"CANARY": "not-to-be-seen"});
+    let params = json!({"argv": ["/bin/sh", "-c", text], "nodes": [11 + at], "env": env});
+    let admin = cluster.admin();
+    let id = cluster.call(&admin, "job_start", json!(["command_run", {"params": params}]));
+    let id = id.expect("a job").as_str().expect("an id is text").to_owned();
+    let live = eventually("its output is there while it runs", || {
+        let info = cluster.call(&admin, "job_info", json!([id])).expect("it is known");
+        assert_eq!(info["ended"], false, "{info}");
+        let live = info["live"].as_object().and_then(|live| live.values().next().cloned());
+        live.filter(|live| live["output"].as_str().is_some_and(|text| text.contains("first")))
+    });
+    assert_eq!(live["output"], "first [secret]\n", "{live}");
+    assert_eq!((&live["node"], &live["output_bytes"]), (&json!(11 + at), &json!(15)), "{live}");
+    let other = cluster.nodes[cluster.master()].user("eve", 4711, "exausers");
+    let hidden = cluster.call(&other, "job_info", json!([id])).expect_err("it is not theirs");
+    assert_eq!(hidden["code"], -32004, "{hidden}");
+    std::fs::write(&gate, "").expect("a new file");
+    let result = cluster.result(&id);
+    let output = &result["result_output"][(11 + at).to_string()]["output"];
+    assert_eq!(output, "first [secret]\nsecond\n", "{result}");
+    let info = cluster.call(&admin, "job_info", json!([id])).expect("it is known");
+    assert!(info.get("live").is_none(), "the record has it now: {info}");
+}
+
+#[test]
 fn a_command_on_another_node_is_cancelled_for_certain() {
     let cluster = start();
     let (marks, at) = (marks(&cluster), follower(&cluster));

@@ -27,8 +27,8 @@ fn shift(node: &mut TestNode, how: &str) {
 fn is_told(site: &Site, place: usize, node: usize, change: &str) {
     let (here, admin) = (site.node(place), site.cluster.admin());
     let follow = json!([{"kinds": ["node"], "since": "0.0"}]);
+    let id = here.call(&admin, "subscribe", follow).expect("it is the master");
     eventually(change, || {
-        let id = here.call(&admin, "subscribe", follow.clone()).ok()?;
         let events = here.call(&admin, "events", json!([id, 1])).ok()?;
         let fits = |event: &serde_json::Value| event["node"] == node && event["change"] == change;
         events.as_array()?.iter().any(fits).then_some(())
