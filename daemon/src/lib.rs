@@ -35,6 +35,7 @@ pub mod methods;
 pub mod metrics;
 pub mod new_node;
 pub mod node;
+pub mod node_chain;
 pub mod notices;
 pub mod offline;
 pub mod peer;

@@ -155,6 +155,8 @@ impl Target {
     /// A builder for this target.
     pub fn builder(self, options: &Options) -> ClientBuilder {
         let mut builder = ClientBuilder::default().retry_for(options.patience());
+        // A program that ends with its call has no use for members that it learns after it.
+        builder = builder.learn_members(false);
         for url in self.urls {
             builder = builder.url(url);
         }

@@ -171,6 +171,7 @@ async fn other_members_are_asked_while_one_has_no_master_or_is_down() {
         .url(&blind.url)
         .url(&master.url)
         .ca_file(&ca.file)
+        .learn_members(false)
         .build()
         .unwrap();
     assert!(client.job_list().await.unwrap().is_empty());

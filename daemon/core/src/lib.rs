@@ -17,6 +17,8 @@ pub mod declaration;
 pub mod diff;
 pub mod draft;
 pub mod effect;
+#[cfg(any(test, feature = "fixture"))]
+pub mod fixture;
 pub mod genesis;
 pub mod job;
 pub mod level;

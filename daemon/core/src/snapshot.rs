@@ -61,7 +61,7 @@ pub fn decode(bytes: &[u8]) -> Result<State, SnapshotError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::apply::fixture;
+    use crate::fixture;
 
     #[test]
     fn what_a_later_version_wrote_is_refused_by_its_number() {

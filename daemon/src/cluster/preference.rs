@@ -28,7 +28,7 @@ impl Ready {
         for node in ready {
             self.0.entry(*node).or_insert(now);
         }
-        let is_steady = |node: &&u64| self.0.get(node).is_some_and(|since| now - *since >= steady);
+        let is_steady = |node: &&u64| self.0.get(*node).is_some_and(|since| now - *since >= steady);
         ready.iter().find(is_steady).copied()
     }
 }

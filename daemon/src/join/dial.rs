@@ -7,15 +7,14 @@
 use super::token::Pin;
 use crate::certificate::{Summary, provider};
 use crate::front::tls::ALPN_JOIN;
+use crate::node_chain;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, LOCATION};
 use http::{Method, Request};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::server::ParsedCertificate;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
 };
@@ -160,15 +159,7 @@ impl ServerCertVerifier for Pinned {
         let mut roots = RootCertStore::empty();
         roots.add(authority.clone().into_owned())?;
         let summary = Summary::of(leaf).map_err(|_| CertificateError::BadEncoding)?;
-        // Dates do not count (ruling 22): the clock of a machine that was just set up is anything.
-        let begin = u64::try_from(summary.not_before.0 / 1_000_000).unwrap_or(0);
-        verify_server_cert_signed_by_trust_anchor(
-            &ParsedCertificate::try_from(leaf)?,
-            &roots,
-            &[],
-            UnixTime::since_unix_epoch(Duration::from_secs(begin)),
-            provider().signature_verification_algorithms.all,
-        )?;
+        node_chain::check_chain(leaf, &summary, &roots, &provider())?;
         let is_node = summary.sans.iter().any(|name| {
             name.strip_prefix("URI:tiebeam://").is_some_and(|rest| rest.contains("/node/"))
         });
@@ -184,7 +175,7 @@ impl ServerCertVerifier for Pinned {
         _leaf: &CertificateDer<'_>,
         _signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::Error::General("nodes speak TLS 1.3".to_owned()))
+        node_chain::refuse_old_tls()
     }
 
     fn verify_tls13_signature(
@@ -193,12 +184,11 @@ impl ServerCertVerifier for Pinned {
         leaf: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = provider().signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, leaf, signature, &algorithms)
+        node_chain::check_signature(&provider(), message, leaf, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        provider().signature_verification_algorithms.supported_schemes()
+        node_chain::schemes(&provider())
     }
 }
 

@@ -10,14 +10,12 @@ use super::link::is_same_key;
 use super::tls::Material;
 use super::{Directory, Shared};
 use crate::certificate::{CertError, Holder, Summary};
+use crate::node_chain;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::server::ParsedCertificate;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, SignatureScheme};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 use tiebeam_proto::time::Time;
 
 /// Why a peer is not let in, or not spoken to.
@@ -143,33 +141,10 @@ impl Verifier {
         Ok(Verified { raft_id: member.raft_id, dates_wrong: wrong_dates(&summary, now) })
     }
 
-    /// The chain, at a time at which the certificate was valid. The cluster's CA signs nodes
-    /// itself, so nothing stands between; whoever may not serve (a user) has no node certificate.
+    /// Whoever may not serve (a user) has no node certificate.
     fn check_chain(&self, leaf: &CertificateDer<'_>, summary: &Summary) -> Result<(), Refusal> {
-        let parsed = ParsedCertificate::try_from(leaf).map_err(Refusal::Chain)?;
-        let begin = u64::try_from(summary.not_before.0 / 1_000_000).unwrap_or(0);
-        verify_server_cert_signed_by_trust_anchor(
-            &parsed,
-            &self.material.roots,
-            &[],
-            UnixTime::since_unix_epoch(Duration::from_secs(begin)),
-            self.material.provider.signature_verification_algorithms.all,
-        )
-        .map_err(Refusal::Chain)
-    }
-
-    fn check_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.material.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, leaf, signature, algorithms)
-    }
-
-    fn schemes(&self) -> Vec<SignatureScheme> {
-        self.material.provider.signature_verification_algorithms.supported_schemes()
+        let Material { roots, provider, .. } = &*self.material;
+        node_chain::check_chain(leaf, summary, roots, provider).map_err(Refusal::Chain)
     }
 }
 
@@ -187,11 +162,6 @@ fn wrong_dates(summary: &Summary, now: UnixTime) -> Option<String> {
     } else {
         None
     }
-}
-
-/// TLS 1.2 is not spoken to peers.
-fn no_old_tls() -> rustls::Error {
-    rustls::Error::General("peers speak TLS 1.3".to_owned())
 }
 
 impl ServerCertVerifier for Verifier {
@@ -212,7 +182,7 @@ impl ServerCertVerifier for Verifier {
         _leaf: &CertificateDer<'_>,
         _signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(no_old_tls())
+        node_chain::refuse_old_tls()
     }
 
     fn verify_tls13_signature(
@@ -221,11 +191,11 @@ impl ServerCertVerifier for Verifier {
         leaf: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.check_signature(message, leaf, signature)
+        node_chain::check_signature(&self.material.provider, message, leaf, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.schemes()
+        node_chain::schemes(&self.material.provider)
     }
 }
 
@@ -250,7 +220,7 @@ impl ClientCertVerifier for Verifier {
         _leaf: &CertificateDer<'_>,
         _signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(no_old_tls())
+        node_chain::refuse_old_tls()
     }
 
     fn verify_tls13_signature(
@@ -259,10 +229,10 @@ impl ClientCertVerifier for Verifier {
         leaf: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.check_signature(message, leaf, signature)
+        node_chain::check_signature(&self.material.provider, message, leaf, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.schemes()
+        node_chain::schemes(&self.material.provider)
     }
 }

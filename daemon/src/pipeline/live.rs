@@ -10,7 +10,7 @@ use crate::engine::Engine;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
-use tiebeam_core::job::{Command, parse_job_id};
+use tiebeam_core::job::parse_job_id;
 
 /// Bytes of one command that are shown: a screen or two.
 const COMMAND_BYTES_MAX: usize = 8 << 10;
@@ -44,32 +44,30 @@ pub struct Live {
 pub async fn of_job(engine: &Engine, id: &str) -> Map<String, Value> {
     let state = engine.board.state();
     let Some(job) = state.live_job(id).filter(|job| !job.has_ended()) else { return Map::new() };
-    let open: Vec<&Command> = job.open_commands().collect();
+    let open: Vec<(String, u32)> =
+        job.open_commands().map(|command| (command.key.clone(), command.node)).collect();
     let bytes_max = COMMAND_BYTES_MAX.min(ANSWER_BYTES_MAX / open.len().max(1));
-    let asked = open.iter().map(|command| {
-        let wanted = Wanted { job: id.to_owned(), key: command.key.clone(), bytes_max };
-        async move { (command, ask(engine, command.node, &wanted).await) }
-    });
-    let told = futures_util::future::join_all(asked).await;
-    let shown = told.into_iter().filter_map(|(command, live)| {
-        let live = live.filter(|live| live.output_bytes > 0)?;
-        let (bytes, output) = (live.output_bytes, live.output);
-        let node = command.node;
-        let shown = json!({"node": node, "output_bytes": bytes, "output": output});
-        Some((command.key.clone(), shown))
-    });
-    shown.collect()
+    let mut asked = Vec::new();
+    for (key, node) in open {
+        asked.push(ask(engine, node, Wanted { job: id.to_owned(), key, bytes_max }));
+    }
+    futures_util::future::join_all(asked).await.into_iter().flatten().collect()
 }
 
-async fn ask(engine: &Engine, node: u32, wanted: &Wanted) -> Option<Live> {
-    if node == engine.identity.node_id {
-        return here(engine, wanted).await;
-    }
-    let member = engine.board.state().members.get(&node)?.raft_id;
-    if !engine.cluster.is_online(member) {
-        return None;
-    }
-    remote::live_output(&engine.cluster, member, wanted, NODE_WAIT).await.ok()
+/// A command's key and what is shown of it.
+async fn ask(engine: &Engine, node: u32, wanted: Wanted) -> Option<(String, Value)> {
+    let live = if node == engine.identity.node_id {
+        here(engine, &wanted).await?
+    } else {
+        let member = engine.board.state().members.get(&node)?.raft_id;
+        if !engine.cluster.is_online(member) {
+            return None;
+        }
+        remote::live_output(&engine.cluster, member, &wanted, NODE_WAIT).await.ok()?
+    };
+    let Live { output_bytes, output } = live;
+    let shown = json!({"node": node, "output_bytes": output_bytes, "output": output});
+    (output_bytes > 0).then_some((wanted.key, shown))
 }
 
 /// The newest output of a command of this node; only while State says that it is to run here.

@@ -5,13 +5,13 @@ use crate::durable::scratch::Folder;
 use crate::history::{HistoryThread, Start};
 use crate::init::{Init, init};
 use crate::kept::Kept;
-use serde_json::{Map, json};
+use serde_json::json;
 use std::path::Path;
-use tiebeam_core::State;
-use tiebeam_core::proposal::{Body, Header, Needs, Plan, Proposal, RunOnce, Submission, Write};
+use tiebeam_core::proposal::{Body, Header, Plan, Proposal, RunOnce, Submission, Write};
+use tiebeam_core::{State, fixture};
 use tiebeam_proto::chain::Head;
-use tiebeam_proto::record::{Mode, RequestFacts, Stages};
-use tiebeam_proto::{Kind, Outcome, time::Time};
+use tiebeam_proto::record::Stages;
+use tiebeam_proto::{Outcome, time::Time};
 use tiebeam_replica::log::LogSettings;
 use tiebeam_replica::membership::Membership;
 use tiebeam_replica::recovery::{self, SNAPSHOT_FOLDER};
@@ -36,25 +36,7 @@ pub(crate) async fn node() -> Folder {
 
 /// A change of `app/n<index>` by admin.
 pub(crate) fn proposal(state: &State, index: u64) -> Proposal {
-    let submission = Submission {
-        name: "config_set".into(),
-        kind: Kind::Modify,
-        user: "admin".into(),
-        credential_revision: state.credential_revision("admin").unwrap(),
-        reason: None,
-        mode: Mode::Immediate,
-        parameters: Map::new(),
-        nonce: None,
-        inputs: None,
-        request: RequestFacts::default(),
-        request_key: None,
-        needs: Needs { everyone: true, ..Needs::default() },
-        locks: Vec::new(),
-        master: 12,
-        term: 3,
-        deadline_us: 1,
-        submitted: Time(0),
-    };
+    let submission = Submission { master: 12, term: 3, ..fixture::submission(state) };
     let write = Write::Set { path: format!("app/n{index}"), value: json!(index) };
     let plan = Plan { error: None, writes: vec![write], ..Plan::ended(1, Outcome::Ok, "") };
     let run = RunOnce { submission, plan, times: Stages::default() };

@@ -112,9 +112,9 @@ async fn main() {
         late::run(&mut ours, arguments.away).await;
     }
     if arguments.kills > 0 {
-        gap::print("tiebeam", gap::of_nodes(&mut ours, arguments.kills).await);
+        gap::print("tiebeam", gap::of(&mut ours, arguments.kills).await);
         if let Some(theirs) = &mut theirs {
-            gap::print("etcd", gap::of_etcd(theirs, arguments.kills).await);
+            gap::print("etcd", gap::of(theirs, arguments.kills).await);
         }
     }
     drop((ours, theirs));

@@ -186,7 +186,7 @@ fn forget_removed_users(tried: &mut Tried) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::apply::fixture;
+    use crate::fixture;
     use serde_json::json;
 
     #[test]

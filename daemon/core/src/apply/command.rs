@@ -142,7 +142,7 @@ fn refused(code: ErrorCode, text: &str) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::apply::fixture::{apply, archived, state, submission};
+    use crate::fixture::{apply, archived, state, submission};
     use crate::lock::Lock;
     use crate::proposal::{Body, Cancel, Finish, Plan, Schedule};
     use tiebeam_proto::Outcome;

@@ -280,8 +280,8 @@ fn walk(at: &Path, node: &Arc<Node>, found: &mut Vec<Path>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture::{apply, state, submission};
     use super::*;
+    use crate::fixture::{apply, state, submission};
     use crate::proposal::{Body, Schedule, Write};
     use crate::tree::sealed;
     use tiebeam_proto::chain::{self, Head};

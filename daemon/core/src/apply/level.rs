@@ -57,7 +57,7 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use crate::apply::fixture::{apply, state};
+    use crate::fixture::{apply, state};
     use crate::member::{MemberChange, MemberStep};
     use crate::proposal::{Body, KeyStep, Raise};
     use crate::state::{Member, State};

@@ -119,24 +119,10 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::apply::fixture::{apply, submission};
-    use crate::genesis::Genesis;
+    use crate::fixture::{apply, state, submission};
     use crate::lock::Lock;
     use crate::proposal::{CommandEnded, Finish, Header, Intent, Plan, Schedule};
     use tiebeam_proto::time::Time;
-
-    fn state() -> State {
-        State::genesis(&Genesis {
-            cluster_id: "c".into(),
-            cluster_name: "c".into(),
-            node: (11, "n11".into(), "127.0.0.11:20003".into()),
-            raft_id: 11 << 16 | 1,
-            key_hash: "aa".into(),
-            admin_hash: "$6$x".into(),
-            wall: Time(0),
-        })
-        .unwrap()
-    }
 
     fn step(state: &mut State, change: MemberChange) -> (Answer, bool) {
         let header = Header { wall: Time(0), elapsed_us: 1, proposer: 11 };

@@ -8,8 +8,6 @@ mod access;
 mod change;
 mod command;
 mod finish;
-#[cfg(test)]
-pub(crate) mod fixture;
 pub mod incarnate;
 mod level;
 mod member;

@@ -52,7 +52,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::apply::fixture;
+    use crate::fixture;
     use crate::proposal::{Body, Write};
 
     fn told(state: &mut State, notice: Notice) -> Vec<String> {

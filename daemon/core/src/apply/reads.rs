@@ -89,7 +89,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::apply::fixture;
+    use crate::fixture;
     use crate::path::path;
     use crate::proposal::{Body, Header, Plan, Proposal, RunOnce, Submission};
     use crate::snapshot;

@@ -61,7 +61,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::apply::fixture::{self, state};
+    use crate::fixture::{self, state};
     use crate::path::path;
     use crate::proposal::{Body, Committed, Header, Plan, Proposal, RunOnce, Write};
     use serde_json::{Value, json};

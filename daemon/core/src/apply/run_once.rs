@@ -190,7 +190,7 @@ fn request_expired(key: &str) -> RpcError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::apply::fixture::{apply, state, submission};
+    use crate::fixture::{apply, state, submission};
     use crate::lock::Lock;
     use crate::proposal::Body;
     use tiebeam_proto::record::Stages;

@@ -98,8 +98,8 @@ pub enum Input {
     /// (ruling 16).
     Electable(bool),
     /// How much this node is wanted as leader, above what every node is. It refuses its vote to a
-    /// candidate that is wanted less and has no more entries than this node, so the one that is
-    /// wanted most wins if it is there; while it is not electable it refuses nobody.
+    /// candidate that is wanted less and has no more entries than this node; so it wins wherever
+    /// its vote is needed. While it is not electable it refuses nobody.
     Priority(u32),
 }
 

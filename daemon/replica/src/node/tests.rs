@@ -439,14 +439,23 @@ fn a_node_that_must_not_lead_asks_for_no_vote() {
 }
 
 #[test]
-fn the_node_that_is_wanted_most_wins_and_a_hand_over_asks_for_no_wishes() {
+fn the_node_that_is_wanted_more_wins_and_a_hand_over_asks_for_no_wishes() {
     let mut bus = Bus::new(&[1, 2, 3]);
+    assert_eq!(bus.elect(), 1);
     bus.input(3, Input::Priority(5));
-    assert_eq!(bus.elect(), 3, "node 1 would have been first");
-    bus.input(3, Input::Transfer { to: Some(1) });
+    bus.cut.insert(1);
+    assert_eq!(bus.elect(), 3, "node 2 would have been first");
+    bus.tick(3);
+    bus.input(3, Input::Transfer { to: Some(2) });
     bus.tick(1);
-    assert_eq!(bus.leader(), Some(1), "node 2 and the wish of node 3 are not asked");
-    // It cannot lead: then it must not keep the others from it.
+    assert_eq!(bus.leader(), Some(2), "the wish of node 3 is not asked");
+}
+
+#[test]
+fn who_is_wanted_and_may_not_lead_keeps_nobody_from_it() {
+    let mut bus = Bus::new(&[1, 2, 3]);
+    assert_eq!(bus.elect(), 1);
+    bus.input(3, Input::Priority(5));
     bus.input(3, Input::Electable(false));
     bus.cut.insert(1);
     assert_eq!(bus.elect(), 2);

@@ -4,57 +4,27 @@ use super::super::ledger::{Acknowledged, Ledger, Print};
 use super::super::linear::{Act, Observed, Seen, Written};
 use super::entries::{Applied, after_entry};
 use super::*;
-use serde_json::{Map, json};
+use serde_json::json;
 use std::sync::Arc;
 use tiebeam_core::effect::{Answer, Effect, Event, What};
-use tiebeam_core::genesis::Genesis;
+use tiebeam_core::fixture::{self, state};
 use tiebeam_core::job::Command;
 use tiebeam_core::path::path;
 use tiebeam_core::proposal::{
     Body, Cancel, Header, Needs, Plan, Proposal, RunOnce, Submission, Write,
 };
 use tiebeam_proto::chain::{self, Head};
-use tiebeam_proto::record::{Archived, CommandRecord, Mode, RequestFacts, Stages};
-use tiebeam_proto::{Kind, Stage, time::Time};
+use tiebeam_proto::record::{Archived, CommandRecord, RequestFacts, Stages};
+use tiebeam_proto::{Stage, time::Time};
 use tiebeam_replica::membership::Membership;
 use tiebeam_replica::node::Halt;
 use tiebeam_replica::prefix::Held;
 use tiebeam_replica::seams::mem::MemDisk;
 use tiebeam_replica::{Entry, EntryKind};
 
-fn state() -> State {
-    State::genesis(&Genesis {
-        cluster_id: "c".into(),
-        cluster_name: "c".into(),
-        node: (11, "n11".into(), "127.0.0.11:20003".into()),
-        raft_id: 11 << 16 | 1,
-        key_hash: "aa".into(),
-        admin_hash: "$6$x".into(),
-        wall: Time(0),
-    })
-    .unwrap()
-}
-
 fn submission(state: &State, name: &str) -> Submission {
-    Submission {
-        name: name.into(),
-        kind: Kind::Modify,
-        user: "admin".into(),
-        credential_revision: state.credential_revision("admin").unwrap(),
-        reason: None,
-        mode: Mode::Immediate,
-        parameters: Map::new(),
-        nonce: None,
-        inputs: None,
-        request: RequestFacts { request_id: Some("r1".into()), ..RequestFacts::default() },
-        request_key: None,
-        needs: Needs { everyone: true, ..Needs::default() },
-        locks: Vec::new(),
-        master: 11,
-        term: 1,
-        deadline_us: 1,
-        submitted: Time(0),
-    }
+    let request = RequestFacts { request_id: Some("r1".into()), ..RequestFacts::default() };
+    Submission { name: name.into(), request, ..fixture::submission(state) }
 }
 
 /// A job that writes `value` to `app/x`, which is no register.

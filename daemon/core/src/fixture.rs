@@ -1,4 +1,5 @@
-//! A first State, a submission and single entries for the tests of apply.
+//! A first State, a submission and single entries, for tests: of this crate, and, behind the
+//! feature `fixture`, of those above it. No program is built with it.
 
 use crate::effect::{Answer, Effect};
 use crate::genesis::Genesis;
@@ -9,27 +10,37 @@ use tiebeam_proto::Kind;
 use tiebeam_proto::record::{Archived, Mode, RequestFacts};
 use tiebeam_proto::time::Time;
 
-/// A cluster of node 11 at revision 1.
-pub(crate) fn state() -> State {
-    let genesis = Genesis {
+/// What a cluster of node 11 begins with.
+pub fn genesis() -> Genesis {
+    Genesis {
         cluster_id: "c".into(),
         cluster_name: "c".into(),
-        node: (11, "n11".into(), "127.0.0.1:20003".into()),
-        raft_id: 720_897,
-        key_hash: String::new(),
+        node: (11, "n11".into(), "127.0.0.11:20003".into()),
+        raft_id: 11 << 16 | 1,
+        key_hash: "aa".into(),
         admin_hash: "$6$x".into(),
         wall: Time(0),
-    };
-    State::genesis(&genesis).unwrap()
+    }
+}
+
+/// A cluster of node 11 at revision 1.
+///
+/// # Panics
+/// Never: the first State is small.
+pub fn state() -> State {
+    State::genesis(&genesis()).expect("the first State is small")
 }
 
 /// A call of `config_set` by admin, without locks and sealed parameters.
-pub(crate) fn submission(state: &State) -> Submission {
+///
+/// # Panics
+/// There is no user admin.
+pub fn submission(state: &State) -> Submission {
     Submission {
         name: "config_set".into(),
         kind: Kind::Modify,
         user: "admin".into(),
-        credential_revision: state.credential_revision("admin").unwrap(),
+        credential_revision: state.credential_revision("admin").expect("there is an admin"),
         reason: None,
         mode: Mode::Immediate,
         parameters: Map::new(),
@@ -47,13 +58,13 @@ pub(crate) fn submission(state: &State) -> Submission {
 }
 
 /// Applies one entry at the next index of term 1.
-pub(crate) fn apply(state: &mut State, body: Body) -> (Answer, Vec<Effect>) {
+pub fn apply(state: &mut State, body: Body) -> (Answer, Vec<Effect>) {
     let header = Header { wall: Time(0), elapsed_us: 1, proposer: 11 };
     state.apply(state.applied + 1, 1, Some(&Proposal { header, body }))
 }
 
 /// The records among the effects, in their order.
-pub(crate) fn archived(effects: Vec<Effect>) -> Vec<Archived> {
+pub fn archived(effects: Vec<Effect>) -> Vec<Archived> {
     let archived = |effect| match effect {
         Effect::Archive(archived, _) => Some(archived),
         _ => None,
