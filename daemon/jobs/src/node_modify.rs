@@ -15,14 +15,13 @@ pub(crate) static JOB: Job = Job {
         name: "node_modify",
         group: "cluster",
         summary: "Change a node's address or its affinity",
-        description: "`affinity`: the voter with the highest one that has caught up is preferred in \
-                      elections and hand-overs, and gets the master's place once it has been \
+        description: "`affinity`: the voter with the highest one that has caught up is preferred \
+                      in elections and hand-overs, and gets the master's place once it has been \
                       steady for 20 election timeouts (20 s); 1 from the start. With 0 a node \
                       never becomes the master, and hands it over if it is. At least one voter \
-                      must have more than 0. \
-                      `address` is where clients and members reach the node: \
-                      change its own settings file first, so that it listens there, and see that \
-                      its certificate covers the host. Returns the node's entry.",
+                      must have more than 0. `address` is where clients and members reach the \
+                      node: change its own settings file first, so that it listens there, and see \
+                      that its certificate covers the host. Returns the node's entry.",
         params: &[
             seats::ONE,
             Param::may("affinity", Type::Int, "0 to 1000; 0: never the master"),
