@@ -117,10 +117,16 @@ impl Etcd {
         self.processes[nth] = self.spawn(nth);
     }
 
+    /// CPU time of all of them so far, in milliseconds.
+    fn cpu_ms(&self) -> u64 {
+        self.processes.iter().map(Process::cpu_ms).sum()
+    }
+
     /// Drives the leader with `clients` clients: puts, or linearizable gets.
     pub async fn run(&self, reads: bool, clients: usize, length: Duration) -> Outcome {
         let leader = self.leader().await;
         let mut tasks = Vec::new();
+        let before = self.cpu_ms();
         for client in 0..clients {
             let mut connection = self.connect(leader).await.expect("the leader listens");
             tasks.push(tokio::spawn(async move {
@@ -142,7 +148,8 @@ impl Etcd {
         for task in tasks {
             parts.push(task.await.expect("a client runs to its end"));
         }
-        sum_up(parts, length)
+        let spent = self.cpu_ms() - before;
+        sum_up(parts, length).with_cpu(spent)
     }
 }
 

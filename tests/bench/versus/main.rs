@@ -3,8 +3,10 @@
 //!
 //! One process drives both, in alternation: as many connections as clients, all to the leader, TLS
 //! for clients and for peers of both, 128-byte values. It prints puts beside modify jobs and
-//! linearizable gets beside volatile reads: rate, p50, p99; then how long nobody is served after
-//! kill -9 of the leader. etcd is Debian's (`apt-get install etcd-server`).
+//! linearizable gets beside volatile reads: rate, p50, p99, and the CPU time that the three
+//! processes spend per operation while the row lasts, which is a fair figure on a machine that
+//! others use too; then how long nobody is served after kill -9 of the leader. etcd is Debian's
+//! (`apt-get install etcd-server`).
 
 #[path = "../client.rs"]
 mod client;
@@ -60,9 +62,17 @@ pub struct Outcome {
     p50_ms: f64,
     p99_ms: f64,
     errors: usize,
+    operations: usize,
+    cpu_ms: f64,
 }
 
 impl Outcome {
+    /// The same, with the CPU time that the three processes spent meanwhile: per operation.
+    fn with_cpu(self, spent_ms: u64) -> Outcome {
+        let cpu_ms = spent_ms as f64 / self.operations.max(1) as f64;
+        Outcome { cpu_ms, ..self }
+    }
+
     /// The 99th percentile, in milliseconds.
     pub fn p99_ms(&self) -> f64 {
         self.p99_ms
@@ -82,7 +92,8 @@ pub fn sum_up(parts: Vec<(Vec<Duration>, usize)>, length: Duration) -> Outcome {
         times[place].as_secs_f64() * 1e3
     };
     let per_second = times.len() as f64 / length.as_secs_f64();
-    Outcome { per_second, p50_ms: at(0.5), p99_ms: at(0.99), errors }
+    let (p50_ms, p99_ms, operations) = (at(0.5), at(0.99), times.len());
+    Outcome { per_second, p50_ms, p99_ms, errors, operations, cpu_ms: 0.0 }
 }
 
 fn median(mut outcomes: Vec<Outcome>) -> Outcome {
@@ -132,7 +143,7 @@ async fn rows(
     let length = Duration::from_secs(arguments.seconds);
     println!(
         "row      clients |  ours/s   p50    p99  err |  etcd/s   p50    p99  err | ratio  p50 | \
-         fdatasync/s (p50 us)"
+         CPU ms/op: ours  etcd ratio | fdatasync/s (p50 us)"
     );
     for load in &arguments.loads {
         for clients in &arguments.clients {
@@ -149,7 +160,7 @@ async fn rows(
             let raw = &raw[raw.len() / 2];
             println!(
                 "{load:<9} {clients:>6} | {:>7.0} {:>6.2} {:>6.2} {:>3} | {:>7.0} {:>6.2} {:>6.2} \
-                 {:>3} | {:>5.2} {:>5.2} | {:>6.0} ({:.0})",
+                 {:>3} | {:>5.2} {:>5.2} | {:>15.3} {:>5.3} {:>5.2} | {:>6.0} ({:.0})",
                 our.per_second,
                 our.p50_ms,
                 our.p99_ms,
@@ -160,6 +171,9 @@ async fn rows(
                 their.errors,
                 our.per_second / their.per_second,
                 our.p50_ms / their.p50_ms,
+                our.cpu_ms,
+                their.cpu_ms,
+                our.cpu_ms / their.cpu_ms,
                 raw.per_second,
                 raw.p50_us,
             );

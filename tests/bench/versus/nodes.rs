@@ -160,6 +160,11 @@ impl Nodes {
         after.zip(before).map(|(after, before)| (after - before) as f64 / 10.0).collect()
     }
 
+    /// CPU time of all of them so far, in milliseconds.
+    fn cpu_ms(&self) -> u64 {
+        self.processes.iter().map(Process::cpu_ms).sum()
+    }
+
     /// Records that the master's history has not written, after at most a minute.
     pub async fn wait_for_lag(&self) -> u64 {
         let begin = Instant::now();
@@ -181,6 +186,7 @@ impl Nodes {
     pub async fn run(&self, load: &str, clients: usize, length: Duration) -> Outcome {
         let connector = self.connectors[self.leader().await.0].clone();
         let mut tasks = Vec::new();
+        let before = self.cpu_ms();
         for client in 0..clients {
             let (connector, load) = (connector.clone(), load.to_owned());
             tasks.push(tokio::spawn(async move {
@@ -201,7 +207,8 @@ impl Nodes {
         for task in tasks {
             parts.push(task.await.expect("a client runs to its end"));
         }
-        sum_up(parts, length)
+        let spent = self.cpu_ms() - before;
+        sum_up(parts, length).with_cpu(spent)
     }
 }
 

@@ -30,6 +30,11 @@ impl Process {
         line.trim().trim_end_matches(" kB").trim().parse::<f64>().unwrap_or(0.0) / 1024.0
     }
 
+    /// CPU time so far, user and system, in milliseconds (a clock tick is ten).
+    pub fn cpu_ms(&self) -> u64 {
+        self.cpu_ticks() * 10
+    }
+
     /// Clock ticks of CPU time so far, user and system.
     pub fn cpu_ticks(&self) -> u64 {
         let text = std::fs::read_to_string(format!("/proc/{}/stat", self.0.id()));
