@@ -21,8 +21,10 @@ use tiebeam_core::state::{FEATURE_LEVEL, Member};
 
 /// How often duties are looked at without anything having happened.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// How often members are asked for facts about themselves.
-const FACTS_EVERY: Duration = Duration::from_secs(5);
+/// How often members are asked for facts about themselves; and at the start, while one is silent.
+const FACTS_EVERY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_millis(500));
+/// How long the start is.
+const START: Duration = Duration::from_secs(30);
 /// Nothing was applied for so long: nobody waits.
 const QUIET_AFTER: Duration = Duration::from_millis(100);
 /// A learner is seated when it lacks no more entries than this.
@@ -362,7 +364,9 @@ fn is_to_be_seated(state: &State, node: u32, member: &Member, report: &MemberRep
 pub async fn ask_facts(engine: Arc<Engine>) {
     loop {
         let mut facts = BTreeMap::new();
-        for member in engine.cluster.others() {
+        let others = engine.cluster.others();
+        let count = others.len();
+        for member in others {
             let node = u32::try_from(member >> 16).unwrap_or_default();
             if engine.cluster.is_online(member)
                 && let Ok(found) = remote::facts(&engine.cluster, member).await
@@ -373,11 +377,13 @@ pub async fn ask_facts(engine: Arc<Engine>) {
                 facts.insert(node, found);
             }
         }
+        let is_early = facts.len() < count && engine.started.elapsed() < START;
+        let pause = if is_early { FACTS_EVERY.1 } else { FACTS_EVERY.0 };
         engine.members_facts.store(Arc::new(facts));
         engine.cluster.clocks.tell(&engine.board.state());
         crate::notices::clock(&engine).await;
         tokio::select! {
-            () = tokio::time::sleep(FACTS_EVERY) => {}
+            () = tokio::time::sleep(pause) => {}
             () = engine.stop.cancelled() => return,
         }
     }
