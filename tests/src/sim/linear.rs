@@ -12,7 +12,7 @@
 //! client never learned stands in the window as the observer saw it, from the window's begin to the
 //! moment at which its entry was first applied, or not at all. And calls that change nothing are
 //! threads that the tester tries first: to place such a call early never hinders another one. So a
-//! search that has not ended after [`STEPS_A_CALL`] for each call is one that finds nothing.
+//! search that has not ended after a bound of steps for each call is one that finds nothing.
 
 use stateright::semantics::{ConsistencyTester, LinearizabilityTester, SequentialSpec};
 use std::cell::Cell;
