@@ -476,6 +476,24 @@ fn who_is_wanted_less_leads_if_it_alone_has_all_entries() {
 }
 
 #[test]
+fn who_is_wanted_and_has_more_entries_of_an_old_term_keeps_nobody_from_leading() {
+    let mut bus = Bus::new(&[1, 2, 3]);
+    assert_eq!(bus.elect(), 1);
+    bus.input(1, Input::Priority(5));
+    bus.cut.insert(1);
+    for what in ["never", "heard", "of"] {
+        bus.input(1, propose(1, what));
+    }
+    let second = bus.elect();
+    bus.input(second, propose(2, "heard of by both"));
+    bus.tick(3);
+    let third = 5 - second;
+    bus.cut.remove(&1);
+    bus.cut.insert(second);
+    assert_eq!(bus.elect(), third, "only it has what the second leader committed");
+}
+
+#[test]
 fn a_snapshot_may_be_applied_before_it_is_persisted() {
     let membership = Membership::of_voters([1, 2, 3]);
     let mut node = Node::new(settings(1), start(membership.clone())).unwrap();
