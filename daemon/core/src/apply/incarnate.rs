@@ -17,6 +17,7 @@ use crate::proposal::{Committed, Finish, Header, Needs, Plan, Skipped, Submissio
 use crate::state::{Member, State};
 use crate::tree::{Hash, Node, Tree, TreeError, sealed_digest};
 use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tiebeam_proto::outcome::Move;
 use tiebeam_proto::record::{Archived, AuditRecord, FORMAT, Mode, NodesApplied, RequestFacts};
@@ -94,6 +95,7 @@ impl State {
         if let Some((index, previous)) = new.floor {
             (self.chain.floor_index, self.chain.floor_previous) = (index, previous);
         }
+        self.lose_dropped(&mut entry, new);
         self.end_live_jobs(&mut entry, new);
         let mut job = self.incarnation_job(new);
         job.record_mut().change = diff::between(&self.config, &config, &Path::root());
@@ -146,6 +148,21 @@ impl State {
         let nodes = self.config.get(&path(&["nodes"]));
         let nodes = nodes.and_then(|nodes| nodes.as_map());
         nodes.into_iter().flat_map(|map| map.iter()).map(|(name, _)| name.to_string()).collect()
+    }
+
+    /// The members that are dropped take along what they know of their commands; a node that joins
+    /// anew under such an id knows nothing. In another cluster's backup nobody knows anything.
+    fn lose_dropped(&mut self, entry: &mut Entry, new: &Incarnation) {
+        let jobs = self.running.iter().filter_map(|job| self.jobs.get(job));
+        let running = jobs.flat_map(|job| job.commands.iter().map(|command| command.node));
+        let doubts =
+            self.doubts.values().flat_map(|doubt| doubt.commands.iter().map(|(_, of)| *of));
+        let nodes: BTreeSet<u32> = running.chain(doubts).collect();
+        for node in nodes {
+            if new.cause == Cause::Restored || node != new.node {
+                self.lose_commands(entry, node);
+            }
+        }
     }
 
     /// Ends what cannot go on. A change that was made waits for nobody any more; and what ran on
@@ -282,7 +299,7 @@ fn walk(at: &Path, node: &Arc<Node>, found: &mut Vec<Path>) {
 mod tests {
     use super::*;
     use crate::fixture::{apply, state, submission};
-    use crate::proposal::{Body, Schedule, Write};
+    use crate::proposal::{Body, Intent, Schedule, Write};
     use crate::tree::sealed;
     use tiebeam_proto::chain::{self, Head};
     use tiebeam_proto::record::JobRecord;
@@ -363,6 +380,36 @@ mod tests {
         assert_eq!(record.parameters["dropped"], json!([11, 13]));
         let back = diff::undo(&state.config, &record.change, 3).unwrap();
         assert_eq!(back.hash(), before.config.hash(), "old revisions are read through the gap");
+    }
+
+    /// A node that joins anew under the id of a lost one must not run its command again, nor prove
+    /// by its empty journal that it never ran.
+    #[test]
+    fn commands_of_lost_members_are_lost_with_them() {
+        let mut state = three();
+        for node in [12, 13] {
+            let key = format!("run-n{node}");
+            let intent = Intent {
+                job: 1,
+                key,
+                node,
+                digest: "00".into(),
+                spec: "sealed".into(),
+                deadline_us: 1,
+                time: Time(6),
+            };
+            apply(&mut state, Body::Intent(intent));
+        }
+        let ends = |state: &State| -> Vec<(bool, bool)> {
+            state.jobs[&1].commands.iter().map(|command| (command.ended, command.lost)).collect()
+        };
+        assert_eq!(ends(&state), [(false, false), (false, false)]);
+        let mut recovered = state.clone();
+        recovered.begin_incarnation(&new(Cause::Recovered, 12)).unwrap();
+        assert_eq!(ends(&recovered), [(false, false), (true, true)], "12 has its journal");
+        state.begin_incarnation(&new(Cause::Restored, 12)).unwrap();
+        let doubt = state.doubts.values().next().expect("the job ended without a known end");
+        assert_eq!((doubt.commands.len(), &doubt.gone[..]), (2, &[12, 13][..]));
     }
 
     #[test]

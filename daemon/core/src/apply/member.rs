@@ -62,7 +62,7 @@ impl State {
     /// A node that goes takes along what it knows of its commands: those that are open end without
     /// a known end, and doubts about it stay until somebody lets go of them (ruling 11). A doubt
     /// that only comes when the job ends counts, too: a later member of this id knows nothing.
-    fn lose_commands(&mut self, entry: &mut Entry, node: u32) {
+    pub(super) fn lose_commands(&mut self, entry: &mut Entry, node: u32) {
         let of_node = |job: &Job| job.commands.iter().any(|command| command.node == node);
         let jobs =
             self.running.iter().filter(|job| self.jobs.get(*job).is_some_and(|j| of_node(j)));
