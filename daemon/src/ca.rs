@@ -83,6 +83,13 @@ pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
 }
 
+/// Whether this key (PEM) is the one of the certificate (PEM).
+pub fn is_key_of(key: &Secret<String>, certificate: &str) -> bool {
+    let summaries = certificate::summaries_from_pem(certificate).unwrap_or_default();
+    let of_it = summaries.first().map(|summary| &summary.key_hash);
+    key_hash(key).is_ok_and(|hash| Some(&hash) == of_it)
+}
+
 impl Authority {
     /// Takes the CA's certificate and key (both PEM).
     ///

@@ -9,7 +9,6 @@
 use crate::backup::file::{self, CheckedBackup, FileError};
 use crate::backup::sealed_keys::{self, OpenedKeys, SealedKeysError};
 use crate::ca::{self, CaError};
-use crate::certificate;
 use crate::disk::{DataDisk, SystemRng};
 use crate::durable::{self, DurableError};
 use crate::history::{HistoryError, HistoryThread, Start, verify_segments};
@@ -270,9 +269,7 @@ fn make_keys(
     };
     let certificate = backup.part(file::CA)?.ok_or(RestoreError::NoPart(file::CA))?;
     let certificate = String::from_utf8_lossy(&certificate).into_owned();
-    let summary = certificate::summaries_from_pem(&certificate).unwrap_or_default();
-    let of_it = summary.first().map(|summary| summary.key_hash.clone());
-    let ca_key = ca_key.filter(|key| ca::key_hash(key).ok() == of_it);
+    let ca_key = ca_key.filter(|key| ca::is_key_of(key, &certificate));
     let new_ca = ca_key.is_none();
     let keys = Keys::adopt(data, cluster, ca_key).map_err(RestoreError::Keys)?;
     if !new_ca {

@@ -5,6 +5,7 @@
 //! one stopped (ruling 34).
 
 use super::{Cluster, MemberReport, remote, rotation};
+use crate::ca;
 use crate::engine::Engine;
 use crate::threads::raft::ToRaft;
 use serde_json::Value;
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::Sender;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tiebeam_core::State;
 use tiebeam_core::member::{MemberChange, MemberStep};
 use tiebeam_core::proposal::{Body, Raise};
@@ -23,6 +24,10 @@ use tiebeam_core::state::{FEATURE_LEVEL, Member};
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How often members are asked for facts about themselves; and at the start, while one is silent.
 const FACTS_EVERY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_millis(500));
+/// After so many election timeouts without a master a node leads that only lacks its hot index.
+const MASTERLESS_TIMEOUTS: u32 = 5;
+/// Election timeouts between two tries to leave the office to somebody.
+const TRY_TIMEOUTS: u32 = 10;
 /// How long the start is.
 const START: Duration = Duration::from_secs(30);
 /// Nothing was applied for so long: nobody waits.
@@ -200,17 +205,33 @@ fn elder(state: &State, own: u64, refusing: &[u32], answering: &[u64]) -> Option
     answering.iter().find(known).copied().filter(|_| is_refused)
 }
 
+/// To whom the master leaves its office: to an older member if a voter refuses this one, or to the
+/// next one if this node may not lead. Only to one that may lead itself.
+fn heir(engine: &Engine, state: &State, electable: bool) -> Option<u64> {
+    let mut next = successors(&engine.cluster, state);
+    next.retain(|one| state.member_of(*one).is_some_and(|(node, _)| may_lead(state, node)));
+    let refusing = engine.cluster.peers().map(|peers| peers.deniers()).unwrap_or_default();
+    let elder = elder(state, engine.cluster.raft_id, &refusing, &next);
+    elder.or(next.first().copied().filter(|_| !electable))
+}
+
 /// A node with a gap in its history must not lead (ruling 16), nor one with affinity 0; one with a
 /// higher affinity than others is preferred in elections. One that a voter does not know leads only
-/// if there is nobody older.
+/// if there is nobody older. One without its hot index could not answer for the newest jobs: it
+/// leads only if otherwise there is no master.
 pub async fn watch_gaps(engine: Arc<Engine>, raft: Sender<ToRaft>) {
+    let timeout = engine.cluster.election_timeout();
     let (mut electable, mut priority) = (true, 0);
+    let (mut led, mut tried) = (Instant::now(), None::<Instant>);
     loop {
         let (state, own) = (engine.board.state(), engine.identity.node_id);
+        if engine.role.borrow().leader.is_some() {
+            led = Instant::now();
+        }
         let whole = engine.history.gaps(state.chain.floor_index.max(1)).is_empty();
-        // Without its index it could not answer for the newest jobs.
         let indexed = !engine.history_thread.metrics().index_out_of_use.load(Relaxed);
-        let able = is_electable(&state, own, whole && indexed);
+        let is_needed = led.elapsed() > timeout * MASTERLESS_TIMEOUTS;
+        let able = is_electable(&state, own, whole && (indexed || is_needed));
         let wanted = priority_of(&state, own);
         if wanted != priority {
             priority = wanted;
@@ -222,18 +243,35 @@ pub async fn watch_gaps(engine: Arc<Engine>, raft: Sender<ToRaft>) {
             // The raft thread has gone only if the node stops.
             let _ = raft.send(ToRaft::Electable(electable));
         }
-        if engine.cluster.is_master() {
-            let state = engine.board.state();
-            let next = successors(&engine.cluster, &state);
-            let refusing = engine.cluster.peers().map(|peers| peers.deniers()).unwrap_or_default();
-            let elder = elder(&state, engine.cluster.raft_id, &refusing, &next);
-            if let Some(next) = elder.or(next.first().copied().filter(|_| !electable)) {
-                engine.proposer.transfer(Some(next));
-            }
+        // While the office is handed over no change is taken: an heir that does not take it is not
+        // asked all the time.
+        if engine.cluster.is_master()
+            && tried.is_none_or(|at| at.elapsed() > timeout * TRY_TIMEOUTS)
+            && let Some(next) = heir(&engine, &state, electable)
+        {
+            tried = Some(Instant::now());
+            engine.proposer.transfer(Some(next));
         }
         tokio::select! {
             () = tokio::time::sleep(LOOK_EVERY) => {}
             () = engine.stop.cancelled() => return,
+        }
+    }
+}
+
+/// Keeps the key that a member gave, if it is the one of the authority's certificate.
+fn keep_authority(engine: &Engine, key: &[u8]) {
+    let key = crate::secret::Secret::new(String::from_utf8_lossy(key).into_owned());
+    let certificate = ca::read_certificate(&engine.data, ca::CA_CERTIFICATE).unwrap_or_default();
+    if !ca::is_key_of(&key, &certificate) {
+        tracing::warn!("a member gave a key that is not the authority's");
+        return;
+    }
+    match engine.keys.keep_authority(&engine.data, key) {
+        Ok(()) => tracing::info!("this voter has the authority's key"),
+        Err(error) => {
+            let why = crate::report::chain(&error);
+            tracing::warn!(why, "the authority's key is not kept");
         }
     }
 }
@@ -245,17 +283,7 @@ pub async fn fetch_authority(engine: Arc<Engine>) {
         let is_voter = engine.board.state().members.get(&own).is_some_and(|member| member.voter);
         if is_voter && engine.keys.authority_key().is_none() {
             match remote::ca_key(&engine.cluster).await {
-                Ok(key) => {
-                    let key = String::from_utf8_lossy(&key).into_owned();
-                    match engine.keys.keep_authority(&engine.data, crate::secret::Secret::new(key))
-                    {
-                        Ok(()) => tracing::info!("this voter has the authority's key"),
-                        Err(error) => {
-                            let why = crate::report::chain(&error);
-                            tracing::warn!(why, "the authority's key is not kept");
-                        }
-                    }
-                }
+                Ok(key) => keep_authority(&engine, &key),
                 Err(error) => tracing::debug!(why = crate::report::chain(&error), "no key yet"),
             }
         }

@@ -185,7 +185,10 @@ fn check(engine: &Engine, caller: &Caller) -> Result<(), RpcError> {
 /// What a member itself has to say: how a command on it ended, what its doors saw, how it is.
 async fn propose(engine: &Engine, from: PeerId, body: &[u8]) -> PeerAnswer {
     let body = match Proposal::decode(body).map(|proposal| proposal.body) {
-        Ok(body @ (Body::CommandEnded(_) | Body::Audit(_) | Body::Rehash(_))) => body,
+        Ok(body @ (Body::Audit(_) | Body::Rehash(_))) => body,
+        Ok(Body::CommandEnded(ended)) if ended.record.node == from.node => {
+            Body::CommandEnded(ended)
+        }
         Ok(Body::Notice(notice)) if notice.node() == from.node => Body::Notice(notice),
         Ok(_) => return refuse(StatusCode::FORBIDDEN, "a member does not propose this"),
         Err(_) => return refuse(StatusCode::BAD_REQUEST, "the proposal cannot be read"),

@@ -177,17 +177,18 @@ pub(super) async fn asked_to_stop(engine: &Engine, sequence: u64) {
     }
 }
 
-/// Drops old journals of jobs that are archived, now and then.
+/// Drops old journals of jobs that are archived, now and then; not those of jobs in doubt: an empty
+/// journal would prove that the command never ran (ruling 11).
 pub async fn sweep(engine: Arc<Engine>) {
     loop {
         tokio::select! {
             () = tokio::time::sleep(SWEEP_EVERY) => {}
             () = engine.stop.cancelled() => return,
         }
-        let history = engine.history.clone();
-        let host = engine.host.clone();
+        let sweeper = engine.clone();
         let swept = tokio::task::spawn_blocking(move || {
-            host.sweep(crate::proposer::wall_now().0, |job| archived_at(&history, job))
+            let now_us = crate::proposer::wall_now().0;
+            sweeper.host.sweep(now_us, |job| past(&sweeper, job))
         });
         if let Ok(Err(error)) = swept.await {
             tracing::warn!(error = %error.chain(), "cannot sweep the command journal");
@@ -195,9 +196,13 @@ pub async fn sweep(engine: Arc<Engine>) {
     }
 }
 
-/// When a job was archived, by its last stage's time, in microseconds; `None` if it was not.
-fn archived_at(history: &crate::history::History, job: &str) -> Option<i64> {
-    let archived = history.job(job).ok()??;
+/// When a job was archived, by its last stage's time, in microseconds; `None` if it was not, or if
+/// the end of one of its commands is still in doubt.
+fn past(engine: &Engine, job: &str) -> Option<i64> {
+    if engine.board.state().doubts.values().any(|doubt| doubt.job == job) {
+        return None;
+    }
+    let archived = engine.history.job(job).ok()??;
     let record: tiebeam_proto::record::JobRecord =
         serde_json::from_slice(&archived.canonical).ok()?;
     record.stages.committed.or(record.stages.finished).map(|time| time.0)

@@ -32,6 +32,7 @@ mod conductor;
 pub mod coverage;
 pub mod export;
 mod faults;
+mod first;
 pub mod invariants;
 mod ledger;
 pub mod linear;

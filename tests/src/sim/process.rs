@@ -6,6 +6,8 @@
 
 use super::archive::{Archive, OpenError};
 use super::carry::{Carried, carry_out};
+pub(super) use super::first::init;
+use super::first::log_settings;
 use super::invariants::{self, Applied};
 use super::ledger::Ledger;
 use super::manifest::Manifest;
@@ -20,10 +22,10 @@ use tiebeam_executor::Office;
 use tiebeam_executor::submit::Flight;
 use tiebeam_proto::chain::Head;
 use tiebeam_proto::time::Time;
-use tiebeam_replica::log::{Log, LogError, LogSettings};
+use tiebeam_replica::log::{Log, LogError};
 use tiebeam_replica::membership::{Change, Membership, node_of};
 use tiebeam_replica::prefix::{Held, Place, Prefix};
-use tiebeam_replica::recovery::{SNAPSHOT_FOLDER, bootstrap, recover};
+use tiebeam_replica::recovery::{SNAPSHOT_FOLDER, recover};
 use tiebeam_replica::seams::mem::{MemDisk, SeededRng};
 use tiebeam_replica::seams::{Disk, DiskError};
 use tiebeam_replica::snapshot::{self, SnapshotMeta};
@@ -85,24 +87,6 @@ pub(super) struct Process {
     pub(super) dropped: Option<u64>,
     replay_to: u64,
     records: u64,
-}
-
-fn log_settings() -> LogSettings {
-    LogSettings { segment_bytes: 48 << 10, first_segment_bytes: 16 << 10, mark_every: 1 }
-}
-
-/// Makes the first files of a member: a snapshot of `state`, and a log behind it.
-pub(super) fn init(
-    disk: &MemDisk,
-    seed: u64,
-    state: &State,
-    membership: Membership,
-) -> Result<(), String> {
-    let body = state_bytes::encode(state);
-    let mark = Mark { index: state.applied, term: state.term };
-    let meta = SnapshotMeta { mark, membership };
-    let rng = Box::new(SeededRng::new(seed));
-    bootstrap(disk.clone(), log_settings(), rng, meta, &body).map_err(|error| format!("{error:?}"))
 }
 
 /// Chain index and hash that a State's history ends with.
