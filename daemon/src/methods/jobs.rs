@@ -150,16 +150,21 @@ fn change_index(engine: &Engine, id: &str) -> Option<u64> {
 /// none any more may not say so: its answer is that of a job under way.
 async fn committed_result(engine: &Arc<Engine>, call: &Call, record: &JobRecord) -> ResultObject {
     let mut answer = result::object(engine, user_of(call), record, true);
-    if record.result.result_revision.is_some()
-        && let Some(index) = change_index(engine, &record.job)
-    {
-        match engine.cluster.committed(index).await {
-            Some(parted) => {
-                let pending = parted.pending.into_iter().map(|(node, _)| node);
-                answer.result_nodes_pending = pending.collect();
-            }
-            None => return ResultObject::unfinished(&record.job),
+    if record.result.result_revision.is_none() {
+        return answer;
+    }
+    let Some(index) = change_index(engine, &record.job) else {
+        // Its stamp was faster than this answer: the record says who was waited for in vain.
+        let stamped = engine.job(&record.job).ok().flatten().map(|(record, _)| record);
+        return stamped
+            .map_or(answer, |record| result::object(engine, user_of(call), &record, true));
+    };
+    match engine.cluster.committed(index).await {
+        Some(parted) => {
+            let pending = parted.pending.into_iter().map(|(node, _)| node);
+            answer.result_nodes_pending = pending.collect();
         }
+        None => return ResultObject::unfinished(&record.job),
     }
     answer
 }
