@@ -145,11 +145,7 @@ impl Archive {
                 .then(|| Extent::read(&bytes, index_before, head.index))
                 .flatten();
             match extent {
-                Some(extent) => {
-                    // Whoever wrote it may have ended before its sync: then only the cache has it.
-                    sync_file(&mut disk, &path).map_err(OpenError::Disk)?;
-                    extents.push(extent);
-                }
+                Some(extent) => extents.push(extent),
                 // Durably: if its name came back behind newer records, they would seem lost.
                 None => {
                     disk.remove(&path).map_err(OpenError::Disk)?;
@@ -367,13 +363,6 @@ fn begin(disk: &mut MemDisk, before: Head) -> Result<Extent, DiskError> {
     disk.close(file);
     disk.sync_folder(FOLDER)?;
     Ok(Extent::empty(before))
-}
-
-fn sync_file(disk: &mut MemDisk, path: &str) -> Result<(), DiskError> {
-    let file = disk.open(path, OpenMode::Write)?;
-    disk.sync(file)?;
-    disk.close(file);
-    Ok(())
 }
 
 /// Makes the history of a node that joins behind `head`.
