@@ -9,7 +9,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use tiebeam_core::declaration::Params;
-use tiebeam_core::genesis::Genesis;
+use tiebeam_core::fixture;
 use tiebeam_core::proposal::{Body, Header, Plan, Proposal, RunOnce, Submission};
 use tiebeam_core::{Answer, Path, State, Tree, admit, schema};
 use tiebeam_jobs::world::{
@@ -58,7 +58,7 @@ impl World for Nowhere {
     }
     fn tree_at(&self, _: u64) -> Result<Tree, JobError> {
         // Before the second administrator was made: a rollback to it takes that one away.
-        Ok(genesis().config)
+        Ok(fixture::state().config)
     }
     fn node_facts(&self, _: u32) -> Value {
         Value::Null
@@ -122,19 +122,6 @@ struct Ask {
     params: Value,
 }
 
-fn genesis() -> State {
-    let genesis = Genesis {
-        cluster_id: "c".to_owned(),
-        cluster_name: "c".to_owned(),
-        node: (11, "n11".to_owned(), "127.0.0.11:20003".to_owned()),
-        raft_id: 11 << 16 | 1,
-        key_hash: "00".to_owned(),
-        admin_hash: "$argon2id$of-a-test".to_owned(),
-        wall: Time::default(),
-    };
-    State::genesis(&genesis).expect("the first State")
-}
-
 /// The clock of the tests' jobs: block on a future that is never pending.
 fn at_once<T>(future: impl Future<Output = T>) -> T {
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
@@ -188,7 +175,7 @@ fn apply(state: &mut State, seen: &State, ask: &Ask, planned: &(Params, Plan)) -
 
 /// Two administrators: `admin`, and `second`.
 fn two_administrators() -> State {
-    let mut state = genesis();
+    let mut state = fixture::state();
     let ask = Ask {
         user: "admin",
         job: "user_create",

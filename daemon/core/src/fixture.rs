@@ -1,9 +1,10 @@
 //! A first State, a submission and single entries, for tests: of this crate, and, behind the
-//! feature `fixture`, of those above it. No program is built with it.
+//! feature `fixture`, of those above it. A build of the whole workspace turns the feature on for all
+//! of it; no program calls anything here.
 
 use crate::effect::{Answer, Effect};
 use crate::genesis::Genesis;
-use crate::proposal::{Body, Header, Needs, Proposal, Submission};
+use crate::proposal::{Body, Header, Intent, Needs, Proposal, Submission};
 use crate::state::State;
 use serde_json::Map;
 use tiebeam_proto::Kind;
@@ -55,6 +56,19 @@ pub fn submission(state: &State) -> Submission {
         deadline_us: 1,
         submitted: Time(0),
     }
+}
+
+/// That job 1 begins its command `run-n<node>` on this node.
+pub fn intent(node: u32) -> Body {
+    Body::Intent(Intent {
+        job: 1,
+        key: format!("run-n{node}"),
+        node,
+        digest: "00".into(),
+        spec: "sealed".into(),
+        deadline_us: 1,
+        time: Time(2),
+    })
 }
 
 /// Applies one entry at the next index of term 1.

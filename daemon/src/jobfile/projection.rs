@@ -611,16 +611,23 @@ mod tests {
         thread.stop().unwrap();
     }
 
-    #[test]
-    fn what_a_crash_left_above_the_watermark_is_written_again() {
-        let scratch = Scratch::new();
-        let (mut maker, thread) = (Maker::new(), open(&scratch));
-        maker.jobs(50).into_iter().for_each(|record| thread.handle.archive(record).unwrap());
-        let projection = spawn(&scratch, &thread, limits(1000));
+    /// A history of 50 jobs whose files and lines are written: their folder, and that of their day.
+    fn of_fifty_jobs(scratch: &Scratch) -> (HistoryThread, PathBuf, PathBuf) {
+        let thread = open(scratch);
+        let records = Maker::new().jobs(50);
+        records.into_iter().for_each(|record| thread.handle.archive(record).unwrap());
+        let projection = spawn(scratch, &thread, limits(1000));
         settle(&projection, &thread);
         projection.stop();
         let folder = projection_folder(&thread);
         let day = folder.join("2026/11/20");
+        (thread, folder, day)
+    }
+
+    #[test]
+    fn what_a_crash_left_above_the_watermark_is_written_again() {
+        let scratch = Scratch::new();
+        let (thread, folder, day) = of_fifty_jobs(&scratch);
         for mark in [Some(20), None] {
             // Half a line, a file that did not reach the disk, and one half written.
             let path = day.join("chain.jsonl");
@@ -655,13 +662,7 @@ mod tests {
     #[test]
     fn lines_above_the_watermark_that_are_sound_stay() {
         let scratch = Scratch::new();
-        let (mut maker, thread) = (Maker::new(), open(&scratch));
-        maker.jobs(50).into_iter().for_each(|record| thread.handle.archive(record).unwrap());
-        let projection = spawn(&scratch, &thread, limits(1000));
-        settle(&projection, &thread);
-        projection.stop();
-        let folder = projection_folder(&thread);
-        let day = folder.join("2026/11/20");
+        let (thread, folder, day) = of_fifty_jobs(&scratch);
         let this = |index| {
             let link = thread.history.links(index, index).unwrap().pop();
             link.map(|linked| linked.link.this)

@@ -18,7 +18,6 @@ pub mod skip;
 mod tests;
 
 use crate::ca::{self, Authority, CaError};
-use crate::certificate;
 use crate::disk::{DataDisk, SystemRng};
 use crate::durable::{self, DurableError};
 use crate::history::{History, HistoryError, HistoryThread, Start, verify_segments};
@@ -229,12 +228,9 @@ fn check_authority(data: &Path, keys: &Keys, new_ca: bool) -> Result<(), Recover
         return Ok(());
     }
     let key = keys.authority_key().ok_or(RecoverError::NoAuthority)?;
-    let own = ca::key_hash(key).map_err(RecoverError::Certificates)?;
     let certificate =
         ca::read_certificate(data, ca::CA_CERTIFICATE).map_err(RecoverError::Certificates)?;
-    let of_it = certificate::summaries_from_pem(&certificate).unwrap_or_default();
-    let fits = of_it.first().is_some_and(|certificate| certificate.key_hash == own);
-    if fits { Ok(()) } else { Err(RecoverError::NoAuthority) }
+    if ca::is_key_of(key, &certificate) { Ok(()) } else { Err(RecoverError::NoAuthority) }
 }
 
 /// What the operator is told before the name is asked for.

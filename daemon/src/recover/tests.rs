@@ -64,7 +64,7 @@ fn assert_recovered(folder: &Folder, steps: &str) {
     assert_eq!((report.problem_count, &report.gaps), (0, &Vec::new()), "{steps}: {report:?}");
     assert_eq!(report.head, chain::to_text(&state.chain.head), "{steps}");
     let certificate = ca::read_certificate(data, ca::NODE_CERTIFICATE).unwrap();
-    let summary = certificate::summaries_from_pem(&certificate).unwrap().remove(0);
+    let summary = crate::certificate::summaries_from_pem(&certificate).unwrap().remove(0);
     assert!(summary.sans.iter().any(|san| san.ends_with("/node/11/2")), "{:?}", summary.sans);
     assert!(Keys::load(data).unwrap().cluster.newest() > 1, "the others have the old key");
     assert!(matches!(only_voter(&asked(folder)), Err(RecoverError::OnlyVoter)));

@@ -33,9 +33,13 @@ impl Injected {
         let mut injected = Injected(strace.spawn().expect("strace can be started"));
         let status = format!("/proc/{}/status", node.pid());
         eventually("strace is attached", || {
-            assert!(matches!(injected.0.try_wait(), Ok(None)), "strace ended");
-            let traced = |line: &str| line.starts_with("TracerPid:") && !line.ends_with("\t0");
-            node::read(status.as_ref()).lines().any(traced).then_some(())
+            let ended = !matches!(injected.0.try_wait(), Ok(None));
+            let status = node::read(status.as_ref());
+            let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:\t"));
+            // A node whose first sync fails may have ended before anybody looks.
+            let gone = status.lines().any(|line| line.starts_with("State:\tZ"));
+            assert!(gone || !ended, "strace ended");
+            (gone || tracer.is_some_and(|pid| pid != "0")).then_some(())
         });
         injected
     }

@@ -142,7 +142,7 @@ fn refused(code: ErrorCode, text: &str) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::{apply, archived, state, submission};
+    use crate::fixture::{apply, archived, intent, state, submission};
     use crate::lock::Lock;
     use crate::proposal::{Body, Cancel, Finish, Plan, Schedule};
     use tiebeam_proto::Outcome;
@@ -167,16 +167,7 @@ mod tests {
         (call.locks, call.inputs) = (locks, Some("sealed".into()));
         apply(&mut state, Body::Submit(Box::new(call)));
         apply(&mut state, Body::Schedule(Schedule { job: 1, time: Time(1) }));
-        let intent = Intent {
-            job: 1,
-            key: format!("run-n{node}"),
-            node,
-            digest: "00".into(),
-            spec: "sealed".into(),
-            deadline_us: 1,
-            time: Time(2),
-        };
-        apply(&mut state, Body::Intent(intent));
+        apply(&mut state, intent(node));
         state
     }
 

@@ -298,8 +298,8 @@ fn walk(at: &Path, node: &Arc<Node>, found: &mut Vec<Path>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::{apply, state, submission};
-    use crate::proposal::{Body, Intent, Schedule, Write};
+    use crate::fixture::{apply, intent, state, submission};
+    use crate::proposal::{Body, Schedule, Write};
     use crate::tree::sealed;
     use tiebeam_proto::chain::{self, Head};
     use tiebeam_proto::record::JobRecord;
@@ -388,17 +388,7 @@ mod tests {
     fn commands_of_lost_members_are_lost_with_them() {
         let mut state = three();
         for node in [12, 13] {
-            let key = format!("run-n{node}");
-            let intent = Intent {
-                job: 1,
-                key,
-                node,
-                digest: "00".into(),
-                spec: "sealed".into(),
-                deadline_us: 1,
-                time: Time(6),
-            };
-            apply(&mut state, Body::Intent(intent));
+            apply(&mut state, intent(node));
         }
         let ends = |state: &State| -> Vec<(bool, bool)> {
             state.jobs[&1].commands.iter().map(|command| (command.ended, command.lost)).collect()

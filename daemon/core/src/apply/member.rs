@@ -119,9 +119,9 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::{apply, state, submission};
+    use crate::fixture::{apply, intent, state, submission};
     use crate::lock::Lock;
-    use crate::proposal::{CommandEnded, Finish, Header, Intent, Plan, Schedule};
+    use crate::proposal::{CommandEnded, Finish, Header, Plan, Schedule};
     use tiebeam_proto::time::Time;
 
     fn step(state: &mut State, change: MemberChange) -> (Answer, bool) {
@@ -195,16 +195,7 @@ mod tests {
         (call.locks, call.inputs) = (vec![Lock::write("a")], Some("sealed".into()));
         apply(&mut state, Body::Submit(Box::new(call)));
         apply(&mut state, Body::Schedule(Schedule { job: 1, time: Time(1) }));
-        let intent = Intent {
-            job: 1,
-            key: "run-n12".into(),
-            node: 12,
-            digest: "00".into(),
-            spec: "sealed".into(),
-            deadline_us: 1,
-            time: Time(2),
-        };
-        apply(&mut state, Body::Intent(intent));
+        apply(&mut state, intent(12));
         let ended = |result: &str| {
             let record = tiebeam_proto::record::CommandRecord {
                 name: "run-n12".into(),

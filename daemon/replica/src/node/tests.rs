@@ -165,22 +165,25 @@ fn too_many_bytes_under_way_are_refused_until_they_are_committed() {
     assert!(outputs.iter().any(|one| matches!(one, Output::Proposed { ticket: 3, .. })));
 }
 
-#[test]
-fn a_node_alone_with_a_change_in_its_log_leads_once_that_is_applied() {
-    // The log of a cluster of two whose second member was removed: raft refuses to campaign while
-    // a committed change is not applied.
-    let raw = Change::Remove(2).to_raft(Bytes::new());
+/// A member of these voters, in whose log another one's removal is the newest entry.
+fn behind_removal(of: u64, voters: &[u64]) -> Start {
+    let raw = Change::Remove(of).to_raft(Bytes::new());
     let entry = Entry {
         index: 2,
         term: 1,
         kind: EntryKind::Conf,
         payload: raw.write_to_bytes().unwrap().into(),
     };
-    let begun = Start {
-        entries: vec![entry],
-        hard_state: HardState { term: 1, vote: 1, commit: 2 },
-        ..start(Membership::of_voters([1, 2]))
-    };
+    let membership = Membership::of_voters(voters.iter().copied());
+    Start { entries: vec![entry], ..start(membership) }
+}
+
+#[test]
+fn a_node_alone_with_a_change_in_its_log_leads_once_that_is_applied() {
+    // The log of a cluster of two whose second member was removed: raft refuses to campaign while
+    // a committed change is not applied.
+    let hard_state = HardState { term: 1, vote: 1, commit: 2 };
+    let begun = Start { hard_state, ..behind_removal(2, &[1, 2]) };
     let mut node = Node::new(settings(1), begun).unwrap();
     settle(&mut node);
     assert_eq!(node.status().role.role, Role::Leader);
@@ -341,18 +344,8 @@ fn a_member_joins_by_snapshot_becomes_a_voter_and_another_leaves() {
 fn a_leader_that_commits_its_own_removal_leads_no_more() {
     let mut bus = Bus::new(&[1, 2, 3]);
     // The leader of before proposed it, wrote it to this node alone, and was gone.
-    let raw = Change::Remove(1).to_raft(Bytes::new());
-    let entry = Entry {
-        index: 2,
-        term: 1,
-        kind: EntryKind::Conf,
-        payload: raw.write_to_bytes().unwrap().into(),
-    };
-    let begun = Start {
-        entries: vec![entry],
-        hard_state: HardState { term: 1, vote: 0, commit: 1 },
-        ..start(Membership::of_voters([1, 2, 3]))
-    };
+    let hard_state = HardState { term: 1, vote: 0, commit: 1 };
+    let begun = Start { hard_state, ..behind_removal(1, &[1, 2, 3]) };
     bus.nodes.insert(1, Node::new(settings(1), begun).unwrap());
     bus.elect();
     bus.tick(80);
