@@ -21,6 +21,8 @@ use tiebeam_replica::seams::{Disk, DiskError, FileId, OpenMode};
 
 /// The folder of all extents.
 pub(super) const FOLDER: &str = "history";
+/// A piece of a gap while it is written: it is nobody's until it has its name.
+const DRAFT: &str = "history/filling";
 /// Bytes before a record: its length and its hash.
 const HEAD_BYTES: usize = 4 + 32;
 /// Bytes before the first record: the hash that it follows.
@@ -137,6 +139,9 @@ impl Archive {
         library: Library,
     ) -> Result<Archive, OpenError> {
         let mut extents = Vec::new();
+        // Names that a former life gave without coming to their sync.
+        disk.create_folder(FOLDER).map_err(OpenError::Disk)?;
+        disk.sync_folder(FOLDER).map_err(OpenError::Disk)?;
         for index_before in files(&disk) {
             let path = path_of(Head { index: index_before, ..Head::EMPTY });
             let bytes = disk.content(&path).unwrap_or_default();
@@ -252,19 +257,21 @@ impl Archive {
             return Ok(false);
         }
         let before = Head { index: range.last - range.records.len() as u64, hash: range.previous };
-        let mut extent = begin(&mut self.disk, before)?;
-        let file = self.disk.open(&path_of(before), OpenMode::Write)?;
-        let mut bytes = Vec::new();
+        let mut extent = Extent::empty(before);
+        let mut bytes = before.hash.to_vec();
         for record in &range.records {
             let link = extent.end.extend(record);
             push_record(&mut bytes, &link.this, record);
             extent.records.push((extent.end.hash, record.as_slice().into()));
         }
-        self.disk.write_at(file, extent.file_end, &bytes)?;
+        let file = self.disk.open(DRAFT, OpenMode::Create)?;
+        self.disk.write_at(file, 0, &bytes)?;
         self.disk.crash_point("history.fill.written")?;
         self.disk.sync(file)?;
         self.disk.close(file);
-        extent.file_end += bytes.len() as u64;
+        self.disk.rename(DRAFT, &path_of(before))?;
+        self.disk.sync_folder(FOLDER)?;
+        extent.file_end = bytes.len() as u64;
         extent.records.iter().for_each(|record| self.note_kept(record));
         let at = self.extents.len() - 1;
         self.extents.insert(at, extent);

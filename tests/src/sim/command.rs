@@ -41,9 +41,6 @@ pub struct Command {
     /// Let nodes lose their disks also while they run commands
     #[arg(long)]
     pub busy_swaps: bool,
-    /// Let some clusters shrink to one voter: the seeds of `tests/sim/found` fail
-    #[arg(long)]
-    pub down_to_one: bool,
     /// Build a fault in, by name, to see it caught
     #[arg(long)]
     pub plant: Option<String>,
@@ -104,10 +101,7 @@ impl Command {
         if self.alone {
             return Ok(Settings { plant, trace, ..Settings::alone(seed) });
         }
-        let standard = match self.down_to_one {
-            true => Settings::down_to_one(seed),
-            false => Settings::standard(seed),
-        };
+        let standard = Settings::standard(seed);
         let mut pace = Pace { load_us: self.seconds * 1_000_000, ..standard.pace.clone() };
         pace.fault_us.1 *= self.sparse.max(1);
         pace.think_us *= self.sparse.max(1);

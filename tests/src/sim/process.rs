@@ -147,7 +147,7 @@ impl Process {
             replay_to: last,
             records: 0,
         };
-        process.offer(mark, found.body);
+        process.offer(SnapshotMeta { mark, membership: process.membership.clone() }, found.body);
         process.may_lead();
         Ok(process)
     }
@@ -195,13 +195,9 @@ impl Process {
     }
 
     /// Lets others fetch a snapshot.
-    fn offer(&mut self, mark: Mark, body: Vec<u8>) {
+    fn offer(&mut self, SnapshotMeta { mark, membership }: SnapshotMeta, body: Vec<u8>) {
         let manifest = Manifest::of(mark.index, &body);
-        let taken = Input::SnapshotTaken {
-            mark,
-            membership: self.membership.clone(),
-            manifest: manifest.encode().into(),
-        };
+        let taken = Input::SnapshotTaken { mark, membership, manifest: manifest.encode().into() };
         self.offered = Some((manifest, Arc::new(body)));
         self.receive(taken);
     }
@@ -389,7 +385,7 @@ impl Process {
         self.membership = meta.membership.clone();
         let place = Place { index: meta.mark.index, record: state.chain.index };
         self.prefix.installed(place);
-        self.offer(meta.mark, body);
+        self.offer(meta.clone(), body);
         Ok(Batch::Install(Box::new(state), meta.membership))
     }
 
@@ -557,11 +553,12 @@ impl Process {
         }
         let meta = SnapshotMeta { mark, membership };
         let body = state_bytes::encode(&state);
-        if snapshot::save(self.disk.clone(), SNAPSHOT_FOLDER, meta, &body).is_err() {
+        if snapshot::save(self.disk.clone(), SNAPSHOT_FOLDER, meta.clone(), &body).is_err() {
             // The daemon reports it and tries again later.
             return self.alive();
         }
-        self.offer(mark, body);
+        // Its own members: those of now may be others.
+        self.offer(meta, body);
         let place = Place { index: mark.index, record: state.chain.index };
         self.prefix.snapshotted(place);
         if self.identity.plant == Some(Plant::DropLogUnasked) {
