@@ -54,14 +54,19 @@ pub struct Parts {
 /// # Errors
 /// See [`NodeError`].
 pub fn assemble(data: PathBuf, identity: Identity, settings: Settings) -> Result<Parts, NodeError> {
-    let Stored { keys, recovered, alone, history } = Stored::open(&data, &identity)?;
+    let (stored, host) = std::thread::scope(|scope| {
+        // Thousands of small files, beside a few large ones.
+        let host = scope.spawn(|| open_host(&data, &settings));
+        (Stored::open(&data, &identity), host.join())
+    });
+    let Stored { keys, recovered, alone, history } = stored?;
+    let host = host.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
     let board = Arc::new(Board::new(recovered.state().clone()));
     let metrics = Arc::new(Metrics::default());
     let tls =
         certificates::tls(&data, &keys, recovered.state()).map_err(NodeError::Certificates)?;
     let users = Arc::new(crate::users::StateUsers::new(board.clone()));
     let auth = Authenticator::new(users, keys.cluster.clone()).map_err(NodeError::Keys)?;
-    let host = open_host(&data, &settings)?;
     let jobs_waiting = Arc::new(AtomicU64::new(0));
     let job_files = start_job_files(&data, &history, &jobs_waiting)?;
     let (to_raft, from_all) = channel();

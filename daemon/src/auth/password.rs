@@ -10,6 +10,7 @@ use argon2::{
     Argon2, PasswordHasher, PasswordVerifier,
     password_hash::phc::{Output, PasswordHash, Salt},
 };
+use base64::{Engine, prelude::BASE64_STANDARD_NO_PAD as STANDARD_NO_PAD};
 use std::{sync::Arc, time::Duration};
 use subtle::ConstantTimeEq;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -97,9 +98,7 @@ impl Passwords {
     /// The system gives no random bytes.
     pub fn new() -> Result<Passwords, PasswordError> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let nobody: [u8; 32] =
-            crate::keys::cluster::random().map_err(|_| PasswordError::Compute)?;
-        let dummy = hash_now(&nobody)?;
+        let dummy = hash_of_nothing()?;
         let turns = Arc::new(Semaphore::new((cores / 2).max(1)));
         Ok(Passwords { turns, queue: QUEUE, dummy: dummy.into() })
     }
@@ -163,6 +162,16 @@ fn argon2() -> Result<Argon2<'static>, PasswordError> {
 fn hash_now(password: &[u8]) -> Result<String, PasswordError> {
     let hash = argon2()?.hash_password(password).map_err(|_| PasswordError::Compute)?;
     Ok(hash.to_string())
+}
+
+/// A hash that nothing fits and that costs what ours cost: its digest is no digest, but random. To
+/// compute one would keep each start for what a login takes.
+fn hash_of_nothing() -> Result<String, PasswordError> {
+    let random: [u8; 48] = crate::keys::cluster::random().map_err(|_| PasswordError::Compute)?;
+    let (salt, digest) = random.split_at(16);
+    let (memory, passes, lanes) = COST;
+    let [salt, digest] = [salt, digest].map(|bytes| STANDARD_NO_PAD.encode(bytes));
+    Ok(format!("$argon2id$v=19$m={memory},t={passes},p={lanes}${salt}${digest}"))
 }
 
 /// One path for everybody: a missing or unreadable hash is replaced by the dummy, never skipped.

@@ -88,6 +88,8 @@ impl Segments {
             .mode(0o700)
             .create(folder)
             .map_err(HistoryError::io("make", folder))?;
+        // A segment that was filled has its name before that is durable.
+        sync_folder(folder)?;
         let mut opened = Opened::default();
         let segments = load(folder, &mut opened)?;
         let library = Arc::new(Library::new(folder.to_owned(), segments));

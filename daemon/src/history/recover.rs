@@ -30,8 +30,8 @@ pub(super) struct Scan {
 
 /// Reads every block of the file. `tail` says whether the file may end in a torn tail.
 pub(super) fn scan(path: &Path, first: u64, tail: bool) -> Result<Scan, HistoryError> {
-    let file = File::open(path).map_err(HistoryError::io("open", path))?;
-    let length = file.metadata().map_err(HistoryError::io("read", path))?.len();
+    let mut window = Window::open(path)?;
+    let length = window.length;
     let mut scan = Scan {
         places: Vec::new(),
         previous: GENESIS,
@@ -40,9 +40,9 @@ pub(super) fn scan(path: &Path, first: u64, tail: bool) -> Result<Scan, HistoryE
         bytes: 0,
         torn: 0,
     };
-    let (mut newest, mut kept, mut stored) = (None, Vec::new(), Vec::new());
+    let mut newest = None;
     while scan.bytes < length {
-        let Some(header) = valid(&file, path, scan.bytes, length, &mut stored)? else {
+        let Some((header, _)) = window.valid(scan.bytes)? else {
             break;
         };
         if header.first != scan.last + 1 {
@@ -55,69 +55,92 @@ pub(super) fn scan(path: &Path, first: u64, tail: bool) -> Result<Scan, HistoryE
         scan.places.push(Place { first: header.first, offset: scan.bytes });
         scan.last = header.last();
         scan.bytes += header.file_bytes();
-        std::mem::swap(&mut kept, &mut stored);
         newest = Some(header);
     }
-    if let Some(header) = &newest {
-        let at = scan.bytes - header.file_bytes();
-        let block = Block::decode(header, &kept);
+    if let Some(newest) = &newest {
+        let at = scan.bytes - newest.file_bytes();
+        let Some((header, stored)) = window.valid(at)? else {
+            return Err(HistoryError::damaged(path, at, "the block is another one now"));
+        };
+        let block = Block::decode(&header, stored);
         scan.head = block.map_err(|what| HistoryError::damaged(path, at, what))?.head();
     }
     scan.torn = length - scan.bytes;
     if scan.torn > 0 {
-        judge_tail(&file, path, scan.bytes, length, tail)?;
+        judge_tail(&mut window, scan.bytes, tail)?;
     }
     Ok(scan)
 }
 
-/// The header at this offset, if a valid block begins there; its stored bytes go to `stored`.
-fn valid(
-    file: &File,
-    path: &Path,
-    offset: u64,
+/// Bytes that are read at once.
+const WINDOW_BYTES: usize = 1 << 20;
+
+/// A file, read in large pieces: blocks can be as small as a record.
+struct Window<'a> {
+    file: File,
+    path: &'a Path,
     length: u64,
-    stored: &mut Vec<u8>,
-) -> Result<Option<Header>, HistoryError> {
-    let mut bytes = [0; HEADER_BYTES];
-    if length - offset < HEADER_BYTES as u64 {
-        return Ok(None);
+    /// Where `bytes` begin in the file.
+    begin: u64,
+    bytes: Vec<u8>,
+}
+
+impl<'a> Window<'a> {
+    fn open(path: &'a Path) -> Result<Window<'a>, HistoryError> {
+        let file = File::open(path).map_err(HistoryError::io("open", path))?;
+        let length = file.metadata().map_err(HistoryError::io("read", path))?.len();
+        Ok(Window { file, path, length, begin: 0, bytes: Vec::new() })
     }
-    file.read_exact_at(&mut bytes, offset).map_err(HistoryError::io("read", path))?;
-    let Some(header) = Header::read(&bytes) else {
-        return Ok(None);
-    };
-    if header.file_bytes() > length - offset {
-        return Ok(None);
+
+    /// So many bytes from here; `None` if the file ends before.
+    fn read(&mut self, offset: u64, count: usize) -> Result<Option<&[u8]>, HistoryError> {
+        if self.length.saturating_sub(offset) < count as u64 {
+            return Ok(None);
+        }
+        let inside = |window: &Self| {
+            let from = usize::try_from(offset.checked_sub(window.begin)?).ok()?;
+            let to = from.checked_add(count)?;
+            (to <= window.bytes.len()).then_some(from..to)
+        };
+        if inside(self).is_none() {
+            let left = self.length - offset;
+            let size = usize::try_from(left).unwrap_or(usize::MAX).min(count.max(WINDOW_BYTES));
+            self.bytes.resize(size, 0);
+            self.begin = offset;
+            let read = self.file.read_exact_at(&mut self.bytes, offset);
+            read.map_err(HistoryError::io("read", self.path))?;
+        }
+        Ok(inside(self).and_then(|range| self.bytes.get(range)))
     }
-    stored.resize(header.stored_bytes as usize, 0);
-    file.read_exact_at(stored, offset + HEADER_BYTES as u64)
-        .map_err(HistoryError::io("read", path))?;
-    Ok(header.holds(stored).then_some(header))
+
+    /// Header and stored bytes at this offset, if a valid block begins there.
+    fn valid(&mut self, offset: u64) -> Result<Option<(Header, &[u8])>, HistoryError> {
+        let head = self.read(offset, HEADER_BYTES)?.and_then(|bytes| bytes.first_chunk());
+        let Some(header) = head.and_then(Header::read) else {
+            return Ok(None);
+        };
+        let stored = self.read(offset + HEADER_BYTES as u64, header.stored_bytes as usize)?;
+        Ok(stored.filter(|stored| header.holds(stored)).map(|stored| (header, stored)))
+    }
 }
 
 /// Decides about what lies behind the last valid block: an error if it is damage.
-fn judge_tail(
-    file: &File,
-    path: &Path,
-    from: u64,
-    length: u64,
-    tail: bool,
-) -> Result<(), HistoryError> {
+fn judge_tail(window: &mut Window, from: u64, tail: bool) -> Result<(), HistoryError> {
+    let path = window.path;
     let damage = |what: &str| Err(HistoryError::damaged(path, from, what));
-    if let Some(format) = other_format(file, from) {
+    if let Some(format) = other_format(&window.file, from) {
         let what = format!("a block has format {format}, which this version does not read");
         return Err(HistoryError::damaged(path, from, what));
     }
     if !tail {
         return damage("a block in a finished segment is not what was written");
     }
-    let mut rest = vec![0; (length - from) as usize];
-    file.read_exact_at(&mut rest, from).map_err(HistoryError::io("read", path))?;
-    let mut stored = Vec::new();
+    let mut rest = vec![0; (window.length - from) as usize];
+    window.file.read_exact_at(&mut rest, from).map_err(HistoryError::io("read", path))?;
     let mut at = 1;
     while let Some(found) = rest.get(at..).and_then(next_magic) {
         at += found;
-        if let Some(header) = valid(file, path, from + at as u64, length, &mut stored)? {
+        if let Some((header, _)) = window.valid(from + at as u64)? {
             if header.durable_to > from {
                 return damage("a block that had been synced is not what was written");
             }

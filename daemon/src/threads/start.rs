@@ -147,7 +147,7 @@ impl Recovered {
             parts.history.clone(),
             parts.metrics.clone(),
             to_raft.clone(),
-            self.state.chain,
+            (self.state.chain, self.log.last().index),
         );
         let snapshot = Place { index: self.state.applied, record: self.state.chain.index };
         let applier = Applier {
