@@ -154,6 +154,11 @@ impl Client {
         self.on(self.inner.file(job))
     }
 
+    /// See [`crate::Client::command_output`].
+    pub fn command_output(&self, job: &str, command: &str) -> Result<String, Error> {
+        self.on(self.inner.command_output(job, command))
+    }
+
     /// See [`crate::Client::cancel`].
     pub fn cancel(&self, job: &str) -> Result<Cancelled, Error> {
         self.on(self.inner.cancel(job))

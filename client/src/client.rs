@@ -259,6 +259,15 @@ impl Client {
         typed("job_file", self.read("job_file", json!([job])).await?)
     }
 
+    /// All that a command of a job printed; `command` is its name in the job's record.
+    ///
+    /// # Errors
+    /// `unknown_job_id`; `invalid_arguments` if the job has no such command; `too_busy` if no
+    /// member that has it answers; else as [`call`](Self::call).
+    pub async fn command_output(&self, job: &str, command: &str) -> Result<String, Error> {
+        typed("job_file", self.read("job_file", json!([job, command])).await?)
+    }
+
     /// Cancels a job. Doing it twice is the same as once.
     ///
     /// # Errors

@@ -6,7 +6,8 @@
 //! node's own clock is suspect if it has stepped since the daemon started. Nothing here sets a
 //! clock, and no promise hangs on one: a suspect clock is told in `/health`, in `cluster_info`, by
 //! a metric and, through `notices`, by an event; the certificates that a node with such a clock
-//! would renew or sign wait. `clock_accept` ends it: State keeps by how much it was off then.
+//! would renew or sign wait. `clock_accept` ends it: State keeps by how much it was off then, until
+//! that clock is right by itself.
 
 use crate::proposer::wall_now;
 use std::collections::BTreeMap;
@@ -76,6 +77,11 @@ impl Clocks {
     /// Whether this node's own clock is suspect.
     pub fn is_suspect(&self, state: &State) -> bool {
         self.own_off_us(state).is_some()
+    }
+
+    /// Whether this node's own clock is right by itself, whatever was accepted of it.
+    pub fn is_right(&self, state: &State) -> bool {
+        !self.is_suspect(&State { clocks: Default::default(), ..state.clone() })
     }
 
     /// By how many microseconds this node's own clock is off, if it is suspect.
@@ -214,6 +220,23 @@ mod tests {
         assert_eq!(suspects(&three, 11, &others, 0).len(), 1);
         let right = BTreeMap::from([(11, 0), (12, 0), (13, 0)]);
         assert!(suspects(&three, 11, &right, 0).is_empty(), "one that was put right is right");
+    }
+
+    #[test]
+    fn a_clock_that_was_accepted_is_not_right_by_itself() {
+        let clocks = Clocks::new(11);
+        let mut three = state(&[11, 12, 13]);
+        let off = |ahead_us: i64| {
+            for node in [12, 13] {
+                clocks.note(node, wall_now().0 - ahead_us);
+            }
+        };
+        off(YEAR_US);
+        let note = ClockNote { accepted_us: Some(YEAR_US), suspect_s: None };
+        three.clocks.insert(11, note);
+        assert!(!clocks.is_suspect(&three) && !clocks.is_right(&three), "believed, but off");
+        off(0);
+        assert!(!clocks.is_suspect(&three) && clocks.is_right(&three), "put right");
     }
 
     #[test]

@@ -16,7 +16,8 @@ use tiebeam_core::proposal::Body;
 const TRIES: u32 = 60;
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Tells whether this node's wall clock is suspect, if that is not what State has. It is looked at
+/// Tells whether this node's wall clock is suspect, if that is not what State has, and once it is
+/// right by itself although State has what was accepted of it. It is looked at
 /// again and again, so what gets lost is told by the next look.
 pub async fn clock(engine: &Engine) {
     let (state, own) = (engine.board.state(), engine.identity.node_id);
@@ -25,9 +26,11 @@ pub async fn clock(engine: &Engine) {
         return;
     }
     let off_s = clocks.own_off_us(&state).map(|off_us| off_us / 1_000_000);
-    let known = state.clocks.get(&own).and_then(|note| note.suspect_s);
-    if known.is_some() != off_s.is_some() {
-        remote::propose(engine, Body::Notice(Notice::Clock { node: own, off_s })).await;
+    let known = state.clocks.get(&own).copied().unwrap_or_default();
+    // What was accepted of it has ended: off by as much once more, it is suspect once more.
+    let right = known.accepted_us.is_some() && clocks.is_right(&state);
+    if known.suspect_s.is_some() != off_s.is_some() || right {
+        remote::propose(engine, Body::Notice(Notice::Clock { node: own, off_s, right })).await;
     }
 }
 

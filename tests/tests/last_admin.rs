@@ -87,6 +87,12 @@ impl World for Nowhere {
     fn command(&self, _: CommandWish) -> Later<Result<CommandRecord, JobError>> {
         Box::pin(std::future::ready(unasked()))
     }
+    fn recorded(&self, _: &str) -> Option<Value> {
+        None
+    }
+    fn record(&self, _: &str, _: Value) -> Later<Result<Value, JobError>> {
+        Box::pin(std::future::ready(unasked()))
+    }
     fn part(&self, _: Part) -> Later<Result<Arc<JobRecord>, JobError>> {
         Box::pin(std::future::ready(unasked()))
     }

@@ -167,8 +167,10 @@ class Cluster:
         self._known_id(job_id)
         return next(record for record in self.records if record["job"] == job_id)
 
-    def rpc_job_file(self, job_id: str) -> str:
+    def rpc_job_file(self, job_id: str, command: str | None = None) -> str:
         self._known_id(job_id)
+        if command is not None:
+            return f"{command} printed this"
         return f'format: 1\njob: "{job_id}"\n'
 
     def rpc_job_cancel(self, job_id: str) -> str:

@@ -291,6 +291,7 @@ def test_jobs_by_every_name(connect: Connect, nodes: list[Node], arguments: Argu
     job_id = client.jobs.user_create(username="alice", userid=1001).job_id
     assert client.info(job_id)["name"] == "user_create"
     assert client.file(job_id).startswith("format: 1")
+    assert client.file(job_id, "run-n11") == "run-n11 printed this"
     assert client.cancel(job_id) == "too_late"
 
 

@@ -59,6 +59,7 @@ const GOLDEN: &[(&str, Rendering)] = &[
     ("show", |s| show::render(&replies::record(), s)),
     ("show-running", |s| show::render(&replies::running_record(), s)),
     ("file", |s| file::render("format: 1\njob: \"11.42\"\nnote: \"\u{1b}[2J\"\n", s)),
+    ("file-command", |s| file::render_output("up 3 days\u{1b}[2J\n0 users", s)),
     ("jobs", |s| jobs::render(&replies::jobs(), s)),
     ("help", |s| help::render(replies::help_text(), s)),
     ("config-get", |s| s.value(&json!({"web": {"port": 80, "names": ["a", "b"]}}))),

@@ -1,6 +1,6 @@
 //! A first State, a submission and single entries, for tests: of this crate, and, behind the
-//! feature `fixture`, of those above it. A build of the whole workspace turns the feature on for all
-//! of it; no program calls anything here.
+//! feature `fixture`, of those above it. A build of the whole workspace turns the feature on for
+//! all of it; no program calls anything here.
 
 use crate::effect::{Answer, Effect};
 use crate::genesis::Genesis;
@@ -53,7 +53,7 @@ pub fn submission(state: &State) -> Submission {
         locks: Vec::new(),
         master: 11,
         term: 1,
-        deadline_us: 1,
+        deadline_us: 60_000_000,
         submitted: Time(0),
     }
 }

@@ -162,6 +162,12 @@ impl Job {
         self.commands.iter().find(|command| command.key == key)
     }
 
+    /// Whether a node stopped one of its commands on request. If nobody cancelled the job, the
+    /// deadline had passed by that node's clock.
+    pub fn was_stopped(&self) -> bool {
+        self.record.commands.iter().any(|command| command.result == "cancelled")
+    }
+
     /// Commands that have an intent and no end.
     pub fn open_commands(&self) -> impl Iterator<Item = &Command> {
         self.commands.iter().filter(|command| !command.ended)

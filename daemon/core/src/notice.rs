@@ -16,6 +16,9 @@ pub enum Notice {
         node: u32,
         /// By how many seconds it is off; `None` if it agrees again.
         off_s: Option<i64>,
+        /// Whether it is right by itself: what `clock_accept` took as right ends with that.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        right: bool,
     },
     /// The published configuration was edited by hand.
     HandEdit {

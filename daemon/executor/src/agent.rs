@@ -15,6 +15,8 @@ use tiebeam_core::proposal::CommandEnded;
 
 /// How long a report waits before it is made again while there is no master, in microseconds.
 pub const REPORT_AGAIN_US: u64 = 500_000;
+/// How long a doubt waits before it is looked at again, in microseconds.
+const DOUBT_AGAIN_US: u64 = 5_000_000;
 /// Why a command is fenced that was under way.
 const STOPPED: &str = "the job was stopped";
 
@@ -78,8 +80,8 @@ impl<F: Faults> Agent<F> {
         found
     }
 
-    /// A command is tended no more. One in doubt stays among the tended: what cannot be known now
-    /// will not be known later.
+    /// A command is tended no more. One in doubt stays among the tended: what its journal cannot
+    /// tell now it will not tell later.
     pub fn left(&mut self, tending: &Tending<F>) {
         if tending.command.is_some() {
             self.tended.remove(&tending.name);
@@ -100,6 +102,8 @@ enum Stage {
     Settle(Box<CommandEnd>),
     Report(Box<CommandEnd>),
     Rest(Box<CommandEnd>),
+    /// Of one in doubt the journal could not be read or written: it is tried again.
+    Later,
     Over,
 }
 
@@ -202,6 +206,8 @@ impl<F: Faults> Tending<F> {
                 Do::Report(Box::new(CommandEnded { job, key, record }))
             }
             Stage::Rest(_) => Do::Rest(REPORT_AGAIN_US),
+            Stage::Later if self.is_in_doubt(state) => Do::Rest(DOUBT_AGAIN_US),
+            Stage::Later => Do::Leave,
             Stage::Over => Do::Leave,
         }
     }
@@ -247,6 +253,8 @@ impl<F: Faults> Tending<F> {
             // A failed fence or stop was told to the operator; what the journal says still counts.
             (Stage::Fence, _) => Stage::Stop,
             (Stage::Stop, _) => Stage::WaitForEnd,
+            (Stage::WaitForEnd, Saw::Failed(_)) if self.command.is_none() => Stage::Later,
+            (Stage::Later, _) => Stage::Fence,
             (Stage::Report(end), Saw::Told(false)) => Stage::Rest(end),
             (Stage::Report(_), _) => Stage::Over,
             (Stage::Rest(end), _) => Stage::Report(end),
@@ -266,10 +274,19 @@ impl<F: Faults> Tending<F> {
         matches!(self.stage, Stage::Ask | Stage::Start | Stage::Wait)
     }
 
-    /// Whether all that is left is to report the end: a node that stops does so after its next
-    /// start.
-    pub fn is_reporting(&self) -> bool {
-        matches!(self.stage, Stage::Report(_) | Stage::Rest(_))
+    /// Whether State still asks this node how the command ended.
+    fn is_in_doubt(&self, state: &State) -> bool {
+        let (job, key) = &self.name;
+        state.doubts.get(job).is_some_and(|doubt| {
+            let asked = doubt.commands.iter().any(|(of, node)| of == key && *node == self.node);
+            asked && !doubt.gone.contains(&self.node)
+        })
+    }
+
+    /// Whether all that is left is to report the end, or to try again later: a node that stops
+    /// does so after its next start.
+    pub fn can_be_left(&self) -> bool {
+        matches!(self.stage, Stage::Report(_) | Stage::Rest(_) | Stage::Later)
     }
 
     /// Begins to stop it, whatever was under way.
@@ -360,6 +377,43 @@ mod tests {
         }
         tending.saw(Saw::Told(true));
         assert_eq!(tending.next(&state), Do::Leave);
+    }
+
+    #[test]
+    fn a_doubt_whose_fence_failed_is_looked_at_again() {
+        let mut state = State::default();
+        let doubt = tiebeam_core::state::Doubt {
+            job: "11.7".to_owned(),
+            locks: Vec::new(),
+            commands: vec![("run-n11".to_owned(), 11)],
+            since: tiebeam_proto::time::Time(0),
+            gone: Vec::new(),
+            record_from: 1,
+        };
+        state.doubts.insert(7, doubt);
+        let mut agent = Agent::new(11, Sound);
+        let mut found = agent.look(&state, true, 3);
+        let mut tending = found.pop().expect("it is in doubt");
+        let no_room = || Saw::Failed("no room for the line".to_owned());
+        for _ in 0..3 {
+            assert_eq!(tending.next(&state), Do::Fence(STOPPED.to_owned()));
+            tending.saw(no_room());
+            assert_eq!(tending.next(&state), Do::Stop);
+            tending.saw(Saw::Done);
+            assert_eq!(tending.next(&state), Do::Wait);
+            tending.saw(Saw::Failed("it was not started on this node".to_owned()));
+            assert_eq!(tending.next(&state), Do::Rest(DOUBT_AGAIN_US));
+            assert!(tending.can_be_left(), "a node that stops does not wait for it");
+            assert_eq!(tending.next(&State::default()), Do::Leave, "nobody asks any more");
+            tending.saw(Saw::Done);
+        }
+        tending.saw(Saw::Fenced(true));
+        tending.saw(Saw::Done);
+        tending.saw(Saw::Ended(end(CommandResult::Refused)));
+        assert_eq!(reported(&tending), "refused");
+        let mut lost = tending.clone();
+        lost.stage = Stage::Report(end(CommandResult::Indeterminate));
+        assert_eq!(lost.next(&state), Do::Leave, "what the journal does not know stays so");
     }
 
     #[test]

@@ -3,11 +3,13 @@
 
 use crate::Office;
 use crate::run::Told;
+use serde_json::Value;
 use tiebeam_core::State;
 use tiebeam_core::effect::Answer;
 use tiebeam_proto::record::CommandRecord;
 
-/// Pause before an intent that the log did not take is proposed again, in microseconds.
+/// Pause before an intent, or the cancel of a part, that the log did not take is proposed again,
+/// in microseconds.
 const INTEND_AGAIN_US: u64 = 50_000;
 
 /// What is to be done for a function that asks for a command.
@@ -28,6 +30,8 @@ pub enum Ask {
 pub enum Refusal {
     /// The job was cancelled.
     Cancelled(String),
+    /// Its deadline passed before the command began.
+    Late(String),
     /// Nobody can say what becomes of the command.
     Indeterminate(String),
 }
@@ -50,6 +54,11 @@ pub fn ask(state: &State, job: u64, key: &str, digest: &str) -> Ask {
     }
 }
 
+/// What an earlier run of a job recorded under this key (ruling 10).
+pub fn recorded(state: &State, job: u64, key: &str) -> Option<Value> {
+    state.jobs.get(&job)?.recorded.get(key).cloned()
+}
+
 /// What follows from the log's word on an intent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Intended {
@@ -60,16 +69,17 @@ pub enum Intended {
     Refused(Refusal),
 }
 
-/// What follows from the log's word on an intent. What nobody can tell of an intent is no doubt
-/// about its job: nothing runs but what State holds.
+/// What follows from the log's word on an intent, or on a value that is to be recorded. What nobody
+/// can tell of an intent is no doubt about its job: nothing runs but what State holds.
 pub fn intended(state: &State, job: u64, told: Told<'_>, office: Office) -> Intended {
     match told {
         Told::Answered(Answer::Refused(error)) => {
             let live = state.jobs.get(&job);
             let text = error.message.clone();
-            Intended::Refused(match live.is_some_and(|job| job.cancel.is_some()) {
-                true => Refusal::Cancelled(text),
-                false => Refusal::Indeterminate(text),
+            Intended::Refused(match live {
+                Some(job) if job.cancel.is_some() => Refusal::Cancelled(text),
+                Some(job) if state.clock_us >= job.deadline_us => Refusal::Late(text),
+                _ => Refusal::Indeterminate(text),
             })
         }
         Told::Answered(_) | Told::Unknown => Intended::AskIn(0),
@@ -82,9 +92,28 @@ pub fn intended(state: &State, job: u64, told: Told<'_>, office: Office) -> Inte
     }
 }
 
+/// What follows from the log's word on the cancel of a job's part: it is proposed again after so
+/// many microseconds. `None` if it is in the log, or another master runs the job and comes here.
+pub fn cancelled(told: Told<'_>, office: Office) -> Option<u64> {
+    match told {
+        Told::Answered(_) => None,
+        _ => office.leads.then_some(INTEND_AGAIN_US),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_cancel_of_a_part_is_proposed_until_it_is_in_the_log() {
+        let leads = Office { leads: true, term: 3 };
+        for told in [Told::TooBusy, Told::NotMaster, Told::Unknown] {
+            assert_eq!(cancelled(told, leads), Some(INTEND_AGAIN_US));
+            assert_eq!(cancelled(told, Office::default()), None, "another master's");
+        }
+        assert_eq!(cancelled(Told::Answered(&Answer::Cancel("stopping")), leads), None);
+    }
 
     #[test]
     fn an_intent_of_which_nobody_knows_is_asked_for_again() {
@@ -96,6 +125,21 @@ mod tests {
         assert_eq!(told(Told::TooBusy), Intended::AskIn(INTEND_AGAIN_US));
         let gone = intended(&state, 7, Told::NotMaster, Office::default());
         assert!(matches!(gone, Intended::Refused(Refusal::Indeterminate(_))));
+    }
+
+    #[test]
+    fn a_command_that_came_too_late_for_its_job_makes_no_doubt() {
+        use tiebeam_core::fixture::{apply, intent, state, submission};
+        use tiebeam_core::proposal::{Body, Schedule};
+        let mut state = state();
+        let call = submission(&state);
+        apply(&mut state, Body::Submit(Box::new(call)));
+        apply(&mut state, Body::Schedule(Schedule { job: 1, time: Default::default() }));
+        state.clock_us = state.jobs[&1].deadline_us;
+        let answer = apply(&mut state, intent(11)).0;
+        let office = Office { leads: true, term: 1 };
+        let next = intended(&state, 1, Told::Answered(&answer), office);
+        assert!(matches!(next, Intended::Refused(Refusal::Late(_))), "{next:?}");
     }
 
     #[test]

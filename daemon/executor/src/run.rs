@@ -159,11 +159,12 @@ impl<F: Faults> Run<F> {
     /// The end of a job whose function did not end within the grace.
     pub fn abandoned(&self, state: &State) -> Plan {
         let why = self.stop.as_ref().map_or_else(Stop::late, |(why, _)| why.clone());
-        self.ended(state, Plan::ended(self.view.revision, why.outcome, why.text))
+        let plan = Plan::ended(self.view.revision, why.outcome, why.text);
+        self.ended(state, self.patience_us(), plan)
     }
 
-    /// The job's end, by what its function came to.
-    pub fn ended(&self, state: &State, mut plan: Plan) -> Plan {
+    /// The job's end, by what its function came to at this time of the monotonic clock.
+    pub fn ended(&self, state: &State, now_us: u64, mut plan: Plan) -> Plan {
         if self.faults.skips(Step::SendReads) {
             plan.reads.clear();
         }
@@ -172,17 +173,25 @@ impl<F: Faults> Run<F> {
         }
         let live = state.jobs.get(&self.job.sequence);
         let by = live.and_then(|job| job.cancel.as_deref());
-        match (&self.stop, by) {
-            (Some((why, _)), _) => stopped(live, plan, why.clone()),
-            // Nobody cancelled it: its node stopped the command because the job's deadline passed.
-            (None, None) if plan.outcome == Outcome::Cancelled => stopped(live, plan, Stop::late()),
+        let why = match (&self.stop, by, plan.outcome) {
+            (Some((why, _)), ..) => why.clone(),
             // It was cancelled, and failed for it.
-            (None, Some(by)) if plan.outcome == Outcome::Failed => {
-                let Stop { outcome, text } = Stop::cancelled(by);
-                Plan { outcome, error: Some(text), ..plan }
+            (None, Some(by), Outcome::Failed) => Stop::cancelled(by),
+            (None, None, Outcome::Failed | Outcome::Cancelled) if now_us >= self.deadline_us => {
+                Stop::late()
             }
-            _ => plan,
-        }
+            // Nobody cancelled it. A node that stopped a command of it did so because the deadline
+            // had passed by its clock; if none did, something else of it was cancelled.
+            (None, None, Outcome::Cancelled) if live.is_some_and(|job| job.was_stopped()) => {
+                Stop::late()
+            }
+            (None, None, Outcome::Cancelled) => Stop {
+                outcome: Outcome::Failed,
+                text: format!("a part of it was cancelled: {}", plan.error.unwrap_or_default()),
+            },
+            _ => return plan,
+        };
+        stopped(live, Plan { error: None, ..plan }, why)
     }
 
     /// What is proposed, at this wall time; `None` if this node does not lead in the term any more
@@ -194,21 +203,25 @@ impl<F: Faults> Run<F> {
     }
 
     /// What follows from the log's word on the end; `newest` is what a new plan is made against.
-    pub fn told(&mut self, told: Told<'_>, newest: &Arc<State>) -> Next {
+    pub fn told(&mut self, told: Told<'_>, office: Office, newest: &Arc<State>) -> Next {
         match told {
             Told::Answered(Answer::Stale) => {
                 self.attempts += 1;
-                self.view = newest.clone();
+                // Apply has moved the job's base: another master would begin with the same view.
+                let live = newest.jobs.get(&self.job.sequence);
+                self.view = base_view(newest, live.unwrap_or(&self.job));
                 Next::Plan
             }
             Told::TooBusy => Next::ProposeIn(FINISH_AGAIN_US),
+            // Leadership is being handed over, and may stay.
+            Told::NotMaster if office.holds(self.term) => Next::ProposeIn(FINISH_AGAIN_US),
             Told::Answered(_) | Told::NotMaster | Told::Unknown => Next::Over,
         }
     }
 }
 
 /// The State that the function sees: an act that may have recorded commands gets the configuration
-/// it was scheduled on (ruling 10), every other job the newest.
+/// it was scheduled on, or on which a plan of it was stale (ruling 10), every other job the newest.
 fn base_view(state: &Arc<State>, job: &Job) -> Arc<State> {
     let base = job.record.scheduling.base_revision;
     match state.bases.get(&base) {
@@ -233,4 +246,109 @@ fn stopped(live: Option<&Arc<Job>>, plan: Plan, why: Stop) -> Plan {
         return Plan { outcome: Outcome::Indeterminate, error, open, ..plan };
     }
     Plan { outcome: why.outcome, error: Some(why.text), ..plan }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tiebeam_core::fixture;
+    use tiebeam_core::proposal::{
+        Body, Cancel, CommandEnded, Read, RunOnce, Schedule, Submission, Write,
+    };
+    use tiebeam_proto::record::CommandRecord;
+
+    const OFFICE: Office = Office { leads: true, term: 1 };
+    const EARLY: Moment = Moment { now_us: 5, clock_us: 5 };
+
+    /// A job that acts and has begun a command on node 11.
+    fn acting() -> State {
+        let mut state = fixture::state();
+        let call = fixture::submission(&state);
+        let call = Submission { kind: Kind::Act, inputs: Some("sealed".into()), ..call };
+        fixture::apply(&mut state, Body::Submit(Box::new(call)));
+        fixture::apply(&mut state, Body::Schedule(Schedule { job: 1, time: Time(1) }));
+        fixture::apply(&mut state, fixture::intent(11));
+        state
+    }
+
+    fn command_ends(state: &mut State, result: &str) {
+        let record = CommandRecord {
+            name: "run-n11".into(),
+            node: 11,
+            result: result.into(),
+            ..CommandRecord::default()
+        };
+        let ended = CommandEnded { job: 1, key: "run-n11".into(), record };
+        fixture::apply(state, Body::CommandEnded(Box::new(ended)));
+    }
+
+    fn begun(state: &State) -> Run {
+        let state = Arc::new(state.clone());
+        Run::begin(&state, &state.jobs[&1], (OFFICE, EARLY), Time(2), (STOP_GRACE_US, Sound))
+    }
+
+    fn end(state: &State, now_us: u64, outcome: Outcome) -> (Outcome, String) {
+        let plan = Plan::ended(1, outcome, "node 13: not that one");
+        let ended = begun(state).ended(state, now_us, plan);
+        (ended.outcome, ended.error.unwrap_or_default())
+    }
+
+    #[test]
+    fn a_part_that_was_cancelled_is_no_deadline() {
+        let mut state = acting();
+        command_ends(&mut state, "ok");
+        let (outcome, why) = end(&state, 6, Outcome::Cancelled);
+        assert_eq!(outcome, Outcome::Failed, "{why}");
+        assert!(why.ends_with("node 13: not that one"), "{why}");
+        let late_us = begun(&state).patience_us();
+        for outcome in [Outcome::Cancelled, Outcome::Failed] {
+            let (ends, why) = end(&state, late_us, outcome);
+            assert_eq!((ends, why.as_str()), (Outcome::Timeout, "the job's deadline passed"));
+        }
+        let mut stopped = acting();
+        command_ends(&mut stopped, "cancelled");
+        assert_eq!(end(&stopped, 6, Outcome::Cancelled).0, Outcome::Timeout, "by its node's clock");
+        let cancel = Cancel { job: 1, user: "admin".into(), time: Time(3) };
+        fixture::apply(&mut state, Body::Cancel(cancel.clone()));
+        assert_eq!(end(&state, 6, Outcome::Cancelled).0, Outcome::Cancelled);
+        let mut open = acting();
+        fixture::apply(&mut open, Body::Cancel(cancel));
+        assert_eq!(end(&open, 6, Outcome::Failed).0, Outcome::Indeterminate, "a command runs");
+    }
+
+    #[test]
+    fn an_end_is_proposed_again_while_leadership_may_stay() {
+        let state = acting();
+        let newest = Arc::new(state.clone());
+        let told = |office| begun(&state).told(Told::NotMaster, office, &newest);
+        assert_eq!(told(OFFICE), Next::ProposeIn(FINISH_AGAIN_US));
+        assert_eq!(told(Office { leads: false, ..OFFICE }), Next::Over);
+        assert_eq!(told(Office { term: 2, ..OFFICE }), Next::Over, "it was elected anew");
+    }
+
+    #[test]
+    fn a_stale_act_gets_the_view_that_every_master_would_give_it() {
+        let mut state = acting();
+        command_ends(&mut state, "ok");
+        let change = |state: &mut State, value: u64| {
+            let mut plan = Plan { error: None, ..Plan::ended(1, Outcome::Ok, "") };
+            plan.writes = vec![Write::Set { path: "app/a".into(), value: value.into() }];
+            let (submission, times) = (fixture::submission(state), Default::default());
+            let run = RunOnce { submission, plan, times };
+            fixture::apply(state, Body::RunOnce(Box::new(run)));
+        };
+        change(&mut state, 1);
+        let mut run = begun(&state);
+        assert_eq!(run.view().revision, 1, "the revision that it was scheduled on");
+        let read = Read { path: "app/a".into(), seen: None };
+        let plan = Plan { reads: vec![read], error: None, ..Plan::ended(1, Outcome::Ok, "") };
+        let finish = run.finish(OFFICE, plan, Time(4)).expect("it leads");
+        let answer = fixture::apply(&mut state, Body::Finish(Box::new(finish))).0;
+        change(&mut state, 2);
+        let next = run.told(Told::Answered(&answer), OFFICE, &Arc::new(state.clone()));
+        assert_eq!((next, state.revision), (Next::Plan, 3));
+        let elsewhere = begun(&state);
+        assert_eq!((run.view().revision, elsewhere.view().revision), (2, 2));
+        assert_eq!(run.view().config.hash(), elsewhere.view().config.hash());
+    }
 }

@@ -14,9 +14,10 @@ pub(crate) static JOB: Job = Job {
                       from the median of the voters' or, with fewer than 3 voters, stepped by so \
                       much while the daemon ran. Certificates are not renewed meanwhile. If that \
                       clock is the right one and the others are wrong, or the step was meant, \
-                      this ends it: the clock is believed until it moves by another 60 s. \
-                      `/health` names whose clock is suspect; for another node's, make that node \
-                      the master first, or better put the clock right. Returns `{node, off_s}`.",
+                      this ends it: the clock is believed until it moves by another 60 s, or is \
+                      right by itself and then off again. `/health` names whose clock is suspect; \
+                      for another node's, make that node the master first, or better put the \
+                      clock right. Returns `{node, off_s}`.",
         params: &[],
         examples: &[r#"{}"#],
         ..Declaration::MODIFY

@@ -14,6 +14,8 @@ use tiebeam_core::lock::Lock;
 use tiebeam_core::member::MemberChange;
 use tiebeam_proto::Outcome;
 
+/// The key under which the nodes are recorded, in the order in which they go.
+const ORDER: &str = "order";
 /// Seconds that one removal may take.
 const ONE_S: u64 = 60;
 
@@ -85,18 +87,30 @@ async fn remove(run: &Run) -> Result<Value, JobError> {
 }
 
 async fn remove_each(run: &Run) -> Result<Value, JobError> {
-    let nodes = in_order(run, nodes::find_nodes(run, "nid")?);
     let force = run.flag("force", false);
-    // A run of before may have removed some: those that are left were checked then.
-    if nodes.iter().all(|node| run.state().members.contains_key(node)) {
-        check_steps(run, &nodes, force)?;
-    }
+    let nodes = decide(run, force).await?;
     let one_by_one = Batches { size: 1, failures_max: 1 };
     batch::on_nodes(run, &nodes, one_by_one, |node| {
         let run = run.clone();
         Box::pin(async move { remove_part(&run, node, force).await })
     })
     .await
+}
+
+/// The nodes in the order in which they go. They are checked and recorded before the first part
+/// begins; a run on another master goes on with what is recorded: nodes are gone or going by then,
+/// and who is the master or answers is not what it was.
+async fn decide(run: &Run, force: bool) -> Result<Vec<u32>, JobError> {
+    let order = match run.world().recorded(ORDER) {
+        Some(order) => order,
+        None => {
+            let nodes = in_order(run, nodes::find_nodes(run, "nid")?);
+            check_steps(run, &nodes, force)?;
+            run.world().record(ORDER, json!(nodes)).await?
+        }
+    };
+    serde_json::from_value(order)
+        .map_err(|_| JobError::failed("what is recorded of this job is no list of nodes"))
 }
 
 /// Learners first, then voters that do not answer, and the master last: it hands its place over
@@ -114,7 +128,8 @@ fn in_order(run: &Run, mut nodes: Vec<u32>) -> Vec<u32> {
 /// Refuses the whole if the voters that are left after one of the steps could not decide the next.
 fn check_steps(run: &Run, nodes: &[u32], force: bool) -> Result<(), JobError> {
     let mut left: Vec<u32> = run.state().voters().map(|(node, _)| node).collect();
-    for node in nodes.iter().filter(|node| run.state().members[*node].voter) {
+    let votes = |node: &u32| run.state().members.get(node).is_some_and(|member| member.voter);
+    for node in nodes.iter().filter(|node| votes(node)) {
         left.retain(|voter| voter != node);
         if left.is_empty() {
             let text = "these are all voters: a cluster has at least one";
@@ -140,14 +155,21 @@ async fn remove_part(run: &Run, node: u32, force: bool) -> End {
         Ok(record) => record,
         Err(error) => return End::of(&Err(error)),
     };
-    let outcome = record.outcome.unwrap_or(Outcome::Indeterminate);
-    let mut output = json!({"result": outcome.name(), "job": record.job});
+    let ended = record.outcome.unwrap_or(Outcome::Indeterminate);
+    let mut output = json!({"result": ended.name(), "job": record.job});
     if let Some(returned) = &record.result.result_output {
         output["voters"] = returned["voters"].clone();
     }
     let why = record.result.result_desc.clone().unwrap_or_default();
-    if outcome != Outcome::Ok {
+    if ended != Outcome::Ok {
         output["error"] = json!(why);
     }
-    End { output, outcome, why, last: false }
+    match ended {
+        // That somebody cancelled the part, or its time was over, is so of the part alone.
+        Outcome::Cancelled | Outcome::Timeout => {
+            let why = format!("its job {}: {why}", record.job);
+            End { output, outcome: Outcome::Failed, why, last: false }
+        }
+        outcome => End { output, outcome, why, last: false },
+    }
 }

@@ -165,6 +165,14 @@ pub trait World: Send + Sync {
     /// Runs a command (ruling 9): intent, start, result, each durable. Returns its recorded result
     /// at once if it has one.
     fn command(&self, wish: CommandWish) -> BoxFuture<'static, Result<CommandRecord, JobError>>;
+    /// What an earlier run of this job recorded under this key, on whichever master (ruling 10).
+    fn recorded(&self, key: &str) -> Option<Value>;
+    /// Records what was decided by something else than the job's inputs, for every later run.
+    /// Returns what is recorded: the first value counts.
+    ///
+    /// # Errors
+    /// It cannot be recorded any more: whatever this run comes to is lost.
+    fn record(&self, key: &str, value: Value) -> BoxFuture<'static, Result<Value, JobError>>;
     /// Runs a part for the same caller and waits for its end: its record. It is started once by its
     /// key, however often this job runs again. If this job is cancelled or its deadline passes, the
     /// part is cancelled and the next one is not started.

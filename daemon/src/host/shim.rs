@@ -162,6 +162,8 @@ pub(crate) fn wall_us() -> i64 {
 enum Stop {
     Timeout,
     Cancelled,
+    /// Somebody else than the daemon ended the shim: the host is shut down, for one.
+    Foreign,
 }
 
 /// One command under way.
@@ -286,7 +288,9 @@ impl<'a> Supervisor<'a> {
     fn take_signals(&mut self) {
         while let Ok(Some(signal)) = self.signals.read_signal() {
             if signal.ssi_signo == Signal::SIGTERM as u32 {
-                self.begin_stop(Stop::Cancelled);
+                // Who cancels writes the file first.
+                let asked = self.place.stop().exists();
+                self.begin_stop(if asked { Stop::Cancelled } else { Stop::Foreign });
             }
         }
         for exit in reap() {
@@ -356,11 +360,14 @@ impl<'a> Supervisor<'a> {
         if !launched {
             remarks.insert(0, format!("the program could not be started: {refusal}"));
         }
+        if self.stop == Some(Stop::Foreign) {
+            remarks.push("stopped by SIGTERM from outside, as when its host shuts down".to_owned());
+        }
         let result = match (self.stop, status) {
             (Some(Stop::Timeout), _) => CommandResult::Timeout,
             (Some(Stop::Cancelled), _) => CommandResult::Cancelled,
             (None, Some(0)) if launched => CommandResult::Ok,
-            (None, _) => CommandResult::Failed,
+            (None | Some(Stop::Foreign), _) => CommandResult::Failed,
         };
         let took = i64::try_from(self.started.elapsed().as_micros()).unwrap_or(i64::MAX);
         let end = EndLine {

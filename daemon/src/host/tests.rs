@@ -261,6 +261,22 @@ async fn a_stop_ends_the_whole_tree_and_a_later_one_changes_nothing() {
 }
 
 #[tokio::test]
+async fn what_somebody_else_stops_is_not_called_cancelled() {
+    let data = Data::new();
+    let (host, _) = data.open();
+    let path = data.folder.join("pids");
+    let mut start = shell("foreign", &family(&path));
+    start.spec.grace_us = 200_000;
+    host.start(start).await.unwrap();
+    let family = pids(&path).await;
+    data.shim_of("foreign").signal(Signal::TERM).unwrap();
+    let end = host.wait(JOB, "foreign").await.unwrap();
+    assert_eq!(end.result, CommandResult::Failed, "nobody cancelled it: {end:?}");
+    assert!(end.evidence.unwrap().contains("from outside"));
+    assert!(!family.iter().any(|pid| runs(*pid)));
+}
+
+#[tokio::test]
 async fn a_child_that_holds_the_output_open_does_not_hold_the_command() {
     let data = Data::new();
     let (host, _) = data.open();

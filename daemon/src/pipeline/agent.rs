@@ -58,7 +58,7 @@ async fn tend_one(engine: Arc<Engine>, agent: Shared, mut tending: Tending) {
         let saw = tokio::select! {
             saw = carry_out(&engine, &tending, next) => Some(saw),
             () = asked_to_stop(&engine, tending.name().0), if tending.is_under_way() => None,
-            () = engine.stop.cancelled(), if tending.is_reporting() => return,
+            () = engine.stop.cancelled(), if tending.can_be_left() => return,
         };
         match saw {
             Some(saw) => tending.saw(saw),
@@ -66,6 +66,10 @@ async fn tend_one(engine: Arc<Engine>, agent: Shared, mut tending: Tending) {
         }
     }
     lock(&agent).left(&tending);
+    if engine.board.state().doubts.contains_key(&tending.name().0) {
+        // The doubt came while the command was tended: it is to be looked at, too.
+        engine.board.note_due();
+    }
 }
 
 /// Does one step for a command and tells what came of it.

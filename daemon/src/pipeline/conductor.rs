@@ -122,7 +122,9 @@ async fn plan(engine: &Arc<Engine>, run: &mut Run) -> Plan {
         let patience = Duration::from_micros(run.patience_us());
         tokio::select! {
             biased;
-            plan = &mut function => return run.ended(&engine.board.state(), plan),
+            plan = &mut function => {
+                return run.ended(&engine.board.state(), now_us(engine), plan);
+            }
             _ = due.changed(), if !stopping => {}
             () = tokio::time::sleep_until((engine.started + patience).into()) => {
                 if stopping {
@@ -153,7 +155,8 @@ async fn finish(engine: &Engine, run: &mut Run, plan: Plan, finished: Time) -> b
             Some(change) => engine.proposer.propose_member(change, body).await,
             None => engine.proposer.propose(body).await,
         };
-        match run.told(told(&answer), &engine.board.state()) {
+        let office = engine.role.borrow().office();
+        match run.told(told(&answer), office, &engine.board.state()) {
             Next::Plan => return true,
             Next::Over => return false,
             Next::ProposeIn(us) => tokio::time::sleep(Duration::from_micros(us)).await,

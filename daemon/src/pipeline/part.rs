@@ -2,16 +2,20 @@
 //! job, and waited for.
 //!
 //! It is admitted like any call of the same user, so whoever lost a right meanwhile is refused.
-//! `world` asks for it.
+//! Its id is recorded in the whole; until that is in the log, its request id finds it. `world` asks
+//! for it.
 
 use super::agent::asked_to_stop;
-use super::submit;
+use super::conductor::told;
+use super::{submit, world};
 use crate::engine::Engine;
+use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
 use tiebeam_core::admit::Kwargs;
 use tiebeam_core::job::parse_job_id;
 use tiebeam_core::proposal::{Body, Cancel};
+use tiebeam_executor::command;
 use tiebeam_jobs::JobError;
 use tiebeam_jobs::world::Part;
 use tiebeam_proto::record::JobRecord;
@@ -29,7 +33,7 @@ pub async fn run(
     sequence: u64,
     part: Part,
 ) -> Result<Arc<JobRecord>, JobError> {
-    let id = start(engine, sequence, part).await?;
+    let id = find_or_start(engine, sequence, part).await?;
     let known = parse_job_id(&id).map(|(_, child)| child);
     let child = known.ok_or_else(|| JobError::failed("the part has no id"))?;
     let mut end = engine.board.job_end(child);
@@ -37,11 +41,10 @@ pub async fn run(
         // The board outlives who waits on it.
         _ = &mut end => {}
         () = asked_to_stop(engine, sequence) => {
-            let user = format!("the job that it is a part of ({})", id_of(engine, sequence));
-            let cancel = Cancel { job: child, user, time: engine.proposer.wall() };
-            // If this node leads no more, the next master runs this job again and comes here.
-            let _ = engine.proposer.propose(Body::Cancel(cancel)).await;
-            let _ = end.await;
+            tokio::select! {
+                () = cancel(engine, sequence, child) => drop(end.await),
+                _ = &mut end => {}
+            }
         }
     }
     match engine.job(&id) {
@@ -50,12 +53,43 @@ pub async fn run(
     }
 }
 
+/// Cancels the part, as often as it takes until that is in the log.
+async fn cancel(engine: &Engine, sequence: u64, child: u64) {
+    let user = format!("the job that it is a part of ({})", id_of(engine, sequence));
+    let cancel = Cancel { job: child, user, time: engine.proposer.wall() };
+    loop {
+        let answer = engine.proposer.propose(Body::Cancel(cancel.clone())).await;
+        let office = engine.role.borrow().office();
+        match command::cancelled(told(&answer), office) {
+            Some(us) => tokio::time::sleep(Duration::from_micros(us)).await,
+            None => return,
+        }
+    }
+}
+
 fn id_of(engine: &Engine, sequence: u64) -> String {
     let state = engine.board.state();
     state.jobs.get(&sequence).map_or_else(String::new, |job| job.record.job.clone())
 }
 
-/// Starts the part, or finds the job that it has: the key is the same in every run.
+/// The job that the part has, by what is recorded of it; else it is started, and that is recorded.
+async fn find_or_start(
+    engine: &Arc<Engine>,
+    sequence: u64,
+    part: Part,
+) -> Result<String, JobError> {
+    let key = format!("part {}", part.key);
+    let id = match command::recorded(&engine.board.state(), sequence, &key) {
+        Some(known) => known,
+        None => {
+            let id = start(engine, sequence, part).await?;
+            world::record(engine, sequence, key, Value::String(id)).await?
+        }
+    };
+    id.as_str().map(str::to_owned).ok_or_else(|| JobError::failed("the part's id is no text"))
+}
+
+/// Starts the part, or finds the job that it has: the request id is the same in every run.
 async fn start(engine: &Arc<Engine>, sequence: u64, part: Part) -> Result<String, JobError> {
     let Some(whole) = engine.board.state().jobs.get(&sequence).map(|job| job.record.clone()) else {
         return Err(JobError::failed("the job has ended"));

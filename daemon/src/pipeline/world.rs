@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tiebeam_core::apply::incarnate::GAP;
 use tiebeam_core::apply::retention::TREE_EVERY;
-use tiebeam_core::proposal::{Body, Intent};
+use tiebeam_core::proposal::{Body, Intent, Recorded};
 use tiebeam_core::{Path, State, Tree, diff};
 use tiebeam_executor::command::{self, Ask, Intended, Refusal};
 use tiebeam_jobs::JobError;
@@ -204,6 +204,21 @@ impl World for JobWorld {
         })
     }
 
+    fn recorded(&self, key: &str) -> Option<Value> {
+        let (sequence, _) = self.facts.live.as_ref()?;
+        command::recorded(&self.engine.board.state(), *sequence, key)
+    }
+
+    fn record(&self, key: &str, value: Value) -> BoxFuture<'static, Result<Value, JobError>> {
+        let (engine, live, key) = (self.engine.clone(), self.facts.live.clone(), key.to_owned());
+        Box::pin(async move {
+            let (sequence, _) = live.ok_or_else(|| {
+                JobError::failed("a job that is done in one entry is never run again")
+            })?;
+            record(&engine, sequence, key, value).await
+        })
+    }
+
     fn part(&self, part: Part) -> BoxFuture<'static, Result<Arc<JobRecord>, JobError>> {
         let (engine, live) = (self.engine.clone(), self.facts.live.clone());
         Box::pin(async move {
@@ -334,15 +349,34 @@ async fn run_command(
                     deadline_us: wish.timeout_s.saturating_mul(1_000_000),
                     time: engine.proposer.wall(),
                 };
-                propose_intent(engine, intent).await?;
+                propose(engine, sequence, Body::Intent(intent)).await?;
             }
         }
     }
 }
 
-async fn propose_intent(engine: &Engine, intent: Intent) -> Result<(), JobError> {
-    let job = intent.job;
-    let answer = engine.proposer.propose(Body::Intent(intent)).await;
+/// Records a value for every later run of a live job; what was recorded first is what counts.
+///
+/// # Errors
+/// The job has ended, or this node is not the master any more.
+pub async fn record(
+    engine: &Engine,
+    job: u64,
+    key: String,
+    value: Value,
+) -> Result<Value, JobError> {
+    loop {
+        if let Some(known) = command::recorded(&engine.board.state(), job, &key) {
+            return Ok(known);
+        }
+        let recorded = Recorded { job, key: key.clone(), value: value.clone() };
+        propose(engine, job, Body::Recorded(recorded)).await?;
+    }
+}
+
+/// Proposes what a job's function needs in the log. Whether it is there is looked for in State.
+async fn propose(engine: &Engine, job: u64, body: Body) -> Result<(), JobError> {
+    let answer = engine.proposer.propose(body).await;
     let office = engine.role.borrow().office();
     match command::intended(&engine.board.state(), job, told(&answer), office) {
         Intended::AskIn(us) => tokio::time::sleep(Duration::from_micros(us)).await,
@@ -354,6 +388,7 @@ async fn propose_intent(engine: &Engine, intent: Intent) -> Result<(), JobError>
 fn job_error(refusal: Refusal) -> JobError {
     match refusal {
         Refusal::Cancelled(text) => JobError::Cancelled(text),
+        Refusal::Late(text) => JobError::Timeout(text),
         Refusal::Indeterminate(text) => JobError::Indeterminate(text),
     }
 }

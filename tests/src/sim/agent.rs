@@ -152,6 +152,10 @@ impl Simulation {
                     {
                         agent.left(&tended.tending);
                     }
+                    if board.doubts.contains_key(&name.0) {
+                        // The doubt came while the command was tended: it is to be looked at, too.
+                        self.after_in_life(at, 1, Event::Tend);
+                    }
                     return Ok(());
                 }
                 Do::Ask => Some(match self.command_state(at, name)? {

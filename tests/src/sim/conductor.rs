@@ -191,7 +191,7 @@ impl Simulation {
                     let Some(running) = self.machines[at].pipeline.running.get(&sequence) else {
                         return Ok(());
                     };
-                    (running.run.ended(&board, *plan), self.wall(at))
+                    (running.run.ended(&board, now_us, *plan), self.wall(at))
                 }
                 Planned::Waits(_) if late => {
                     let Some(running) = self.machines[at].pipeline.running.get(&sequence) else {
@@ -296,7 +296,7 @@ impl Simulation {
         let machine = &mut self.machines[at];
         let Some(process) = &machine.process else { return };
         let Some(running) = machine.pipeline.running.get_mut(&sequence) else { return };
-        match running.run.told(in_short(told), &process.board) {
+        match running.run.told(in_short(told), process.office(), &process.board) {
             Next::Plan => {
                 (running.end, running.refused) = (None, BTreeMap::new());
                 self.after_in_life(at, 50, Event::Run(sequence));

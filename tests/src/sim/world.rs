@@ -105,6 +105,7 @@ pub(super) fn open(sealed: &str) -> Option<Vec<u8>> {
 fn job_error(refusal: Refusal) -> JobError {
     match refusal {
         Refusal::Cancelled(text) => JobError::Cancelled(text),
+        Refusal::Late(text) => JobError::Timeout(text),
         Refusal::Indeterminate(text) => JobError::Indeterminate(text),
     }
 }
@@ -253,6 +254,14 @@ impl World for SimWorld {
 
     fn hand_over(&self, _to: &[u32]) -> BoxFuture<Result<(), JobError>> {
         Box::pin(async { Err(JobError::failed("leadership is handed over by faults only")) })
+    }
+
+    fn recorded(&self, key: &str) -> Option<Value> {
+        command::recorded(&self.newest, self.live.as_ref()?.job.sequence, key)
+    }
+
+    fn record(&self, _key: &str, _value: Value) -> BoxFuture<Result<Value, JobError>> {
+        Box::pin(async { Err(JobError::failed("no job of the simulation records anything")) })
     }
 
     fn part(&self, _part: Part) -> BoxFuture<Result<Arc<JobRecord>, JobError>> {

@@ -167,9 +167,13 @@ class Calls:
         """The job's record so far: stages with times, commands with their state, who, why."""
         return _record((yield from self._read("job_info", job_id)))
 
-    def file(self, job_id: str) -> Steps[str]:
-        """The job file: the record as YAML text, the same bytes on every node."""
-        return str((yield from self._read("job_file", job_id)))
+    def file(self, job_id: str, command: str | None = None) -> Steps[str]:
+        """The job file: the record as YAML text, the same bytes on every node.
+
+        With the name of one of its commands: all that this command printed, instead.
+        """
+        named = () if command is None else (command,)
+        return str((yield from self._read("job_file", job_id, *named)))
 
     def cancel(self, job_id: str) -> Steps[str]:
         """Cancels a job: `cancelled`, `stopping` or `too_late`.

@@ -127,6 +127,9 @@ impl State {
                 };
                 tried.released.push(*sequence);
             }
+            Write::ClockAccept { node, .. } if !self.members.contains_key(node) => {
+                return Err(refused("", format!("node {node} is no member of the cluster")));
+            }
             Write::ClockAccept { node, off_us } => {
                 tried.clocks.entry(*node).or_default().accepted_us = Some(*off_us);
             }

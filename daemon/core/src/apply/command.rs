@@ -39,6 +39,9 @@ impl State {
         if job.cancel.is_some() {
             return refused(ErrorCode::Conflict, "the job was cancelled");
         }
+        if clock >= job.deadline_us {
+            return refused(ErrorCode::Conflict, "the job's deadline passed");
+        }
         if job.stage == Stage::Scheduled {
             job.advance(Move::Begin, intent.time).expect("a scheduled job begins");
             entry.stage(job, Stage::Executed, intent.time);
@@ -199,6 +202,85 @@ mod tests {
         };
         assert_eq!(ends_as(true), Some(Outcome::Cancelled));
         assert_eq!(ends_as(false), Some(Outcome::Timeout), "a node's deadline came first");
+    }
+
+    /// How a job without a cancel, whose only command ended well, ends if its plan says `outcome`.
+    fn finished(state: &mut State, outcome: Outcome) -> (Option<Outcome>, String) {
+        let plan = Plan::ended(state.revision, outcome, "node 13: its job was cancelled");
+        let finish = Finish { job: 1, plan, executed: None, finished: Time(4) };
+        let (answer, _) = apply(state, Body::Finish(Box::new(finish)));
+        let Answer::Job { record: Some(record), .. } = answer else { panic!("it ended") };
+        (record.outcome, record.result.result_desc.clone().unwrap_or_default())
+    }
+
+    #[test]
+    fn only_the_clock_says_that_a_job_is_late() {
+        let mut early = runs_on(11, Vec::new());
+        ended(&mut early, "ok");
+        let mut late = early.clone();
+        late.clock_us = late.jobs[&1].deadline_us;
+        let (outcome, why) = finished(&mut early, Outcome::Cancelled);
+        assert_eq!(outcome, Some(Outcome::Failed), "nobody cancelled it, and it has time left");
+        assert!(why.ends_with("node 13: its job was cancelled"), "{why}");
+        assert_eq!(finished(&mut late, Outcome::Cancelled).0, Some(Outcome::Timeout));
+    }
+
+    #[test]
+    fn no_outcome_but_ok_hides_a_command_of_which_the_end_is_not_known() {
+        use Outcome::{Cancelled, Conflict, Declined, Failed, Timeout};
+        for outcome in [Timeout, Failed, Cancelled, Conflict, Declined] {
+            for unknown in ["open", "indeterminate"] {
+                let mut state = runs_on(11, vec![Lock::write("services/web")]);
+                if unknown == "indeterminate" {
+                    ended(&mut state, unknown);
+                }
+                let (ends, why) = finished(&mut state, outcome);
+                assert_eq!(ends, Some(Outcome::Indeterminate), "{outcome:?} with one {unknown}");
+                assert!(why.ends_with("a command's end is not known"), "{why}");
+                assert!(state.locks_held.conflicts(&[Lock::read("services/web")]));
+                assert_eq!(state.locks_in_doubt().count(), 1, "{outcome:?} with one {unknown}");
+                assert_eq!(ended(&mut state, "ok").len(), 1, "late evidence");
+                assert!(state.locks_held.is_empty() && state.doubts.is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn no_command_begins_after_its_job_s_deadline_or_end() {
+        let mut state = runs_on(11, Vec::new());
+        state.clock_us = state.jobs[&1].deadline_us;
+        assert_eq!(apply(&mut state, intent(11)).0, Answer::Done, "it has its intent already");
+        let other = |state: &mut State| match intent(12) {
+            Body::Intent(other) => apply(state, Body::Intent(Intent { node: 11, ..other })).0,
+            _ => panic!("an intent"),
+        };
+        let Answer::Refused(why) = other(&mut state) else { panic!("the deadline passed") };
+        assert!(why.message.contains("deadline"), "{why:?}");
+        assert_eq!(state.jobs[&1].commands.len(), 1);
+        ended(&mut state, "ok");
+        finished(&mut state, Outcome::Failed);
+        assert!(matches!(other(&mut state), Answer::Refused(_)), "the job has ended");
+    }
+
+    #[test]
+    fn a_stale_job_is_planned_again_on_a_base_that_every_master_knows() {
+        let mut state = runs_on(11, Vec::new());
+        ended(&mut state, "ok");
+        let set = crate::proposal::Write::Set { path: "app/a".into(), value: 1.into() };
+        let tried = state.try_writes(&[set]).expect("it may be set");
+        state.keep(&tried);
+        let read = crate::proposal::Read { path: "app/a".into(), seen: None };
+        let plan = Plan { reads: vec![read], error: None, ..Plan::ended(1, Outcome::Ok, "") };
+        let finish = Finish { job: 1, plan, executed: None, finished: Time(4) };
+        assert_eq!(state.jobs[&1].record.scheduling.base_revision, 1);
+        let stale = apply(&mut state, Body::Finish(Box::new(finish.clone()))).0;
+        assert_eq!(stale, Answer::Stale);
+        assert_eq!(state.jobs[&1].record.scheduling.base_revision, 2);
+        assert_eq!(state.bases.keys().copied().collect::<Vec<_>>(), [2], "the old one is let go");
+        assert_eq!(state.bases[&2].1.hash(), state.config.hash());
+        let plan = Plan { reads: Vec::new(), ..finish.plan.clone() };
+        apply(&mut state, Body::Finish(Box::new(Finish { plan, ..finish })));
+        assert!(state.bases.is_empty() && state.jobs.is_empty());
     }
 
     #[test]

@@ -19,6 +19,7 @@ impl State {
             return Answer::Done;
         }
         if finish.plan.outcome == Outcome::Ok && !self.reads_hold(&finish.plan.reads) {
+            self.move_base(finish.job);
             return Answer::Stale;
         }
         if self.doubt_is_settled(finish) {
@@ -32,17 +33,13 @@ impl State {
             }
         };
         let mut job = self.take_running(finish.job);
-        if plan.outcome == Outcome::Cancelled && job.cancel.is_none() {
-            // A node stopped a command because the deadline had passed by its clock.
-            plan.outcome = Outcome::Timeout;
-            plan.error = Some("the job's deadline passed".to_owned());
-        }
+        self.put_right(&job, &mut plan);
         if job.stage == Stage::Scheduled {
             let began = finish.executed.unwrap_or(finish.finished);
             job.advance(Move::Begin, began).expect("a scheduled job begins");
             entry.stage(&job, Stage::Executed, began);
         }
-        self.settle_locks(&mut job, &plan, finish);
+        self.settle_locks(&mut job, finish);
         entry.due();
         self.end_job(entry, job, &plan, tried, finish.finished)
     }
@@ -55,8 +52,30 @@ impl State {
         job
     }
 
-    /// Gives a job's locks back, or keeps them in doubt (ruling 11).
-    fn settle_locks(&mut self, job: &mut Job, plan: &Plan, finish: &Finish) {
+    /// Compares how a plan says that the job ended with what State knows of it. A job that nobody
+    /// cancelled is not said to be: it is late if the clock says so, here or on a node that stopped
+    /// a command of it for that. And none but one that ended well has a known end while the end of
+    /// a command is not known (ruling 11).
+    fn put_right(&self, job: &Job, plan: &mut Plan) {
+        if plan.outcome == Outcome::Cancelled && job.cancel.is_none() {
+            let late = job.was_stopped() || self.clock_us >= job.deadline_us;
+            let why = plan.error.take().unwrap_or_default();
+            (plan.outcome, plan.error) = match late {
+                true => (Outcome::Timeout, Some("the job's deadline passed".to_owned())),
+                false => (Outcome::Failed, Some(format!("a part of it was cancelled: {why}"))),
+            };
+        }
+        let known = job.record.commands.iter().all(CommandRecord::is_definite);
+        if !known && !matches!(plan.outcome, Outcome::Ok | Outcome::Indeterminate) {
+            let why = plan.error.take().unwrap_or_default();
+            plan.outcome = Outcome::Indeterminate;
+            plan.error = Some(format!("{why}; a command's end is not known"));
+        }
+    }
+
+    /// Gives a job's locks back, or keeps them in doubt while the end of a command is not known
+    /// (ruling 11).
+    fn settle_locks(&mut self, job: &mut Job, finish: &Finish) {
         let open: Vec<_> = job.open_commands().map(|c| (c.key.clone(), c.node)).collect();
         let unknown = job
             .record
@@ -71,7 +90,7 @@ impl State {
                 command.evidence = Some("the job ended before the command's end was known".into());
             }
         }
-        if plan.outcome != Outcome::Indeterminate || commands.is_empty() {
+        if commands.is_empty() {
             self.locks_held.release(&job.locks);
             return;
         }

@@ -35,6 +35,9 @@ impl State {
         let (Some(proposal), Some(wanted)) = (proposal, fits) else {
             // The plan was made for other members: it is to be made again.
             let (_, effects) = self.apply(index, term, None);
+            if let Some(Body::Finish(finish)) = proposal.map(|proposal| &proposal.body) {
+                self.move_base(finish.job);
+            }
             return (Answer::Stale, effects, false);
         };
         let mut entry = self.begin(index, term, proposal.header);

@@ -15,9 +15,10 @@ impl State {
             return Answer::Done;
         }
         match notice {
-            Notice::Clock { off_s, .. } => {
+            Notice::Clock { off_s, right, .. } => {
                 let before = self.clocks.get(&node).copied().unwrap_or_default();
-                self.note_clock(node, ClockNote { suspect_s: *off_s, ..before });
+                let accepted_us = before.accepted_us.filter(|_| !right);
+                self.note_clock(node, ClockNote { suspect_s: *off_s, accepted_us });
                 match (before.suspect_s, off_s) {
                     (None, Some(off_s)) => {
                         let text = format!("its wall clock is off by {off_s} s");
@@ -67,14 +68,15 @@ mod tests {
     #[test]
     fn a_clock_is_told_of_once_and_a_hand_edit_each_time() {
         let mut state = fixture::state();
-        let clock = |off_s| Notice::Clock { node: 11, off_s };
+        let clock = |off_s| Notice::Clock { node: 11, off_s, right: false };
         let suspect = told(&mut state, clock(Some(90)));
         assert_eq!(suspect, ["\"clock_suspect\" \"its wall clock is off by 90 s\""]);
         assert!(told(&mut state, clock(Some(91))).is_empty());
         assert_eq!(told(&mut state, clock(None)), ["\"clock_trusted\" null"]);
         assert!(told(&mut state, clock(None)).is_empty());
         assert!(state.clocks.is_empty(), "nothing is kept of a clock that agrees");
-        assert!(told(&mut state, Notice::Clock { node: 99, off_s: Some(90) }).is_empty());
+        let stranger = Notice::Clock { node: 99, off_s: Some(90), right: false };
+        assert!(told(&mut state, stranger).is_empty());
         let edit = Notice::HandEdit { node: 11, revision: 4, kept: Some("edited-7.yaml".into()) };
         for _ in 0..2 {
             let text = "\"hand_edit\" \"the file of revision 4, kept as edited-7.yaml\"";
@@ -83,11 +85,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_accepted_stays_with_the_node() {
+    fn what_is_accepted_stays_with_a_member_until_its_clock_is_right() {
         let mut state = fixture::state();
-        let accepted = Write::ClockAccept { node: 11, off_us: 5 };
-        let tried = state.try_writes(&[accepted]).expect("nothing speaks against it");
+        let accept = |node| [Write::ClockAccept { node, off_us: 90_000_000 }];
+        assert!(state.try_writes(&accept(99)).is_err(), "that is no member");
+        let tried = state.try_writes(&accept(11)).expect("nothing speaks against it");
         assert_eq!(state.keep(&tried), None, "it is no configuration");
-        assert_eq!(state.clocks[&11].accepted_us, Some(5));
+        let told_of = |state: &mut State, right| {
+            told(state, Notice::Clock { node: 11, off_s: None, right });
+            state.clocks.get(&11).and_then(|note| note.accepted_us)
+        };
+        assert_eq!(told_of(&mut state, false), Some(90_000_000), "believed, and still off");
+        assert_eq!(told_of(&mut state, true), None, "off by as much again, it is suspect again");
+        assert!(state.clocks.is_empty());
     }
 }

@@ -78,6 +78,19 @@ impl State {
         Answer::Cancel("stopping")
     }
 
+    /// A plan of this running job was stale: the job leaves the configuration that it was
+    /// scheduled on, and on whichever master it is planned again, it is on the newest one
+    /// (ruling 10).
+    pub(super) fn move_base(&mut self, sequence: u64) {
+        let newest = self.revision;
+        let running = self.running.contains(&sequence);
+        let Some(job) = self.jobs.get_mut(&sequence).filter(|_| running) else { return };
+        let scheduling = &mut Arc::make_mut(job).record_mut().scheduling;
+        let before = std::mem::replace(&mut scheduling.base_revision, newest);
+        self.hold_base(newest);
+        self.release_base(before);
+    }
+
     /// Keeps the configuration of `revision` for a job that was scheduled on it.
     pub(super) fn hold_base(&mut self, revision: u64) {
         let (count, tree) =

@@ -33,7 +33,9 @@ fn alone() -> Cluster {
     cluster
 }
 
+/// What a new job comes to.
 fn plan(cluster: &Cluster, name: &str, params: Value) -> Plan {
+    cluster.world.recorded.lock().unwrap().clear();
     cluster.plan("root", find(name).unwrap(), params, false)
 }
 
@@ -221,10 +223,12 @@ fn several_nodes_are_removed_by_a_job_each_and_the_master_last() {
 fn what_ends_in_the_middle_says_which_nodes_are_gone() {
     let ends = [
         (Ok(Failed), Failed, "node 13: not that one"),
-        (Ok(Outcome::Cancelled), Outcome::Cancelled, "node 13: not that one"),
+        (Ok(Outcome::Cancelled), Failed, "node 13: its job 11.102: not that one"),
+        (Ok(Timeout), Failed, "node 13: its job 11.102: not that one"),
         (Err(crate::JobError::Timeout("the deadline".into())), Timeout, "node 13: the deadline"),
     ];
     for (end, outcome, text) in ends {
+        let told = end.as_ref().map_or(outcome, |ended| *ended);
         let mut cluster = three();
         for node in [12, 13] {
             let demoted = plan(&cluster, "node_demote", json!({"nid": node}));
@@ -242,9 +246,24 @@ fn what_ends_in_the_middle_says_which_nodes_are_gone() {
         ended(&part, outcome, text);
         let output = part.output.unwrap();
         assert_eq!(output["12"]["result"], "ok", "{output}");
-        assert_eq!(output["13"]["result"], outcome.name(), "{output}");
+        assert_eq!(output["13"]["result"], told.name(), "{output}");
         assert_eq!(output["14"], json!({"result": "not_run"}), "{output}");
     }
+}
+
+#[test]
+fn a_removal_that_goes_on_elsewhere_does_not_decide_anew() {
+    let cluster = three();
+    let wish = json!({"nid": [11, 13]});
+    ended(&plan(&cluster, "node_remove", wish.clone()), Well, "");
+    assert_eq!(removed(&cluster), ["13", "11"]);
+    // The master is lost while node 13 goes: with 12 alone the same wish would be declined.
+    cluster.world.master.store(12, Relaxed);
+    cluster.world.offline.lock().unwrap().extend([11, 12]);
+    let again = cluster.plan("root", find("node_remove").unwrap(), wish.clone(), false);
+    ended(&again, Well, "");
+    assert_eq!(removed(&cluster), ["13", "11"], "in the order of the first run");
+    ended(&plan(&cluster, "node_remove", wish), Declined, "no majority");
 }
 
 #[test]

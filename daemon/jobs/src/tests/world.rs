@@ -29,6 +29,8 @@ pub(super) struct FakeWorld {
     pub parts_end: Mutex<BTreeMap<String, Result<Outcome, JobError>>>,
     /// Parts that were asked for, in order.
     pub parts: Mutex<Vec<Part>>,
+    /// What was recorded.
+    pub recorded: Mutex<BTreeMap<String, Value>>,
     /// Records and trees by revision.
     pub history: Mutex<BTreeMap<u64, Kept>>,
     /// By how much the wall clock is off.
@@ -167,6 +169,16 @@ impl World for FakeWorld {
         let end = scripted.unwrap_or_else(|| Ok(well(&wish)));
         self.asked.lock().unwrap().push(wish);
         Box::pin(ready(end))
+    }
+
+    fn recorded(&self, key: &str) -> Option<Value> {
+        self.recorded.lock().unwrap().get(key).cloned()
+    }
+
+    fn record(&self, key: &str, value: Value) -> BoxFuture<'static, Result<Value, JobError>> {
+        let mut recorded = self.recorded.lock().unwrap();
+        let first = recorded.entry(key.to_owned()).or_insert(value).clone();
+        Box::pin(ready(Ok(first)))
     }
 
     fn part(&self, part: Part) -> BoxFuture<'static, Result<Arc<JobRecord>, JobError>> {
