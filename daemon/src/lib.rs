@@ -40,6 +40,7 @@ pub mod notices;
 pub mod offline;
 pub mod peer;
 pub mod pipeline;
+pub mod progress;
 pub mod proposer;
 pub mod publish;
 pub mod recover;

@@ -3,12 +3,12 @@
 //! Labels are fixed words (method names, outcomes): nothing that a client sends becomes one.
 
 use crate::engine::Engine;
+use crate::progress::Progress;
 use prometheus_client::encoding::{EncodeLabelSet, text::encode};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -72,31 +72,6 @@ impl HeldBack {
     pub fn waited(&self) -> Option<Duration> {
         let since = *self.since.lock().unwrap_or_else(PoisonError::into_inner);
         since.map(|since| since.elapsed())
-    }
-}
-
-/// How far running jobs say they are; best effort, never replicated.
-#[derive(Default)]
-pub struct Progress {
-    jobs: Mutex<HashMap<String, (u8, String)>>,
-}
-
-/// Jobs whose progress is remembered at once.
-const PROGRESS_MAX: usize = 1_000;
-
-impl Progress {
-    /// Notes how far a job is.
-    pub fn note(&self, job: &str, percent: u8, text: &str) {
-        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
-        if jobs.len() >= PROGRESS_MAX {
-            jobs.clear();
-        }
-        jobs.insert(job.to_owned(), (percent.min(100), text.to_owned()));
-    }
-
-    /// How far a job said it is.
-    pub fn of(&self, job: &str) -> Option<(u8, String)> {
-        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).get(job).cloned()
     }
 }
 

@@ -215,7 +215,9 @@ impl Service for Node {
     }
 
     fn is_job(&self, name: &str) -> bool {
+        // A reserved one has its own refusal, which the call itself gives.
         tiebeam_jobs::find_at(name, self.engine().board.state().feature_level).is_some()
+            || tiebeam_jobs::reserved::is_reserved(name)
     }
 
     fn login(

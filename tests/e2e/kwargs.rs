@@ -190,7 +190,22 @@ fn what_comes_later_is_refused_by_name() {
     let listed = node.call(&node.admin(), "job_list", json!([])).expect("a list");
     for job in ["schedule_add", "config_confirm", "token_issue", "what_happened"] {
         assert!(!listed.as_array().expect("names").contains(&json!(job)), "{job} is not listed");
+        for call in [("job_start", json!([job])), ("job_help", json!({"name": job}))] {
+            let error = node.call(&node.admin(), call.0, call.1).expect_err("later");
+            assert_eq!(error["code"], -32002, "{error}");
+            assert!(error["message"].as_str().expect("text").contains(job), "{error}");
+            assert_eq!(error["data"]["hint"], "not in this version");
+        }
+        let about = node.call(&node.admin(), "job_desc", json!([job])).expect("a pair");
+        assert!(about[0] == false && about.to_string().contains(job), "{about}");
     }
+    let body = json!({"jsonrpc": "2.0", "id": 1, "method": "schedule_add", "params": {}});
+    let admin = node.admin();
+    let reply = node.connect().request("POST", "/rest", &admin, &[], body.to_string().as_bytes());
+    let reply = reply.expect("an answer");
+    assert!(reply.text().contains("not in this version"), "{}", reply.text());
+    let error = node.call(&admin, "job_exec", json!(["no_such_job"])).expect_err("unknown");
+    assert_eq!(error["code"], -32001, "{error}");
 }
 
 #[test]
@@ -213,6 +228,9 @@ fn whatever_is_unknown_is_named_and_its_value_is_not_shown() {
         assert_eq!(error["data"]["field"], field, "{error}");
         assert!(!error.to_string().contains("anary"), "{error}");
     }
+    let keyed = json!({"request_id": "a-key", "params": {"extra": 1}});
+    let error = exec(&node, "db_list", keyed).expect_err("refused");
+    assert_eq!(error["data"]["request_id"], "a-key", "{error}");
     let filter = node.call(&admin, "job_history", json!([{"jobname": "x"}])).expect_err("refused");
     assert!(filter["message"].as_str().expect("text").contains("jobname"), "{filter}");
     // A substitute stands in for a parameter, and not beside it.

@@ -10,6 +10,7 @@ mod completion;
 mod damaged;
 mod draining;
 mod endpoints;
+mod events;
 mod faults;
 mod joining;
 mod kwargs;

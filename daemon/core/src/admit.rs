@@ -210,7 +210,11 @@ fn missing_param(declaration: &Declaration, param: &Param) -> RpcError {
 
 /// Checks one value; gives it the form that the job function expects.
 fn check_value(param: &Param, value: &Value) -> Result<Value, RpcError> {
-    let wrong = |must: &str| Err(invalid(param.name, format!("`{}` must be {must}", param.name)));
+    let hint = || format!("{}: {}", param.name, param.about);
+    let wrong = |must: &str| {
+        let text = format!("`{}` must be {must}", param.name);
+        Err(invalid(param.name, text).hint(hint()))
+    };
     let text = value.as_str();
     match param.kind {
         Type::Line if text.is_none_or(|t| t.chars().any(char::is_control)) => {
@@ -222,7 +226,9 @@ fn check_value(param: &Param, value: &Value) -> Result<Value, RpcError> {
         Type::Name if !text.is_some_and(is_name) => wrong("a name: ^[a-z_][a-z0-9_-]{0,31}$"),
         Type::Path => match text.map(Path::parse) {
             Some(Ok(path)) => Ok(Value::String(path.as_str().to_owned())),
-            Some(Err(why)) => Err(invalid(param.name, format!("`{}`: {why}", param.name))),
+            Some(Err(why)) => {
+                Err(invalid(param.name, format!("`{}`: {why}", param.name)).hint(hint()))
+            }
             None => wrong("a path such as app/web/port"),
         },
         Type::JobId if text.is_none_or(|t| crate::job::parse_job_id(t).is_none()) => {
@@ -315,6 +321,8 @@ mod tests {
             let error = check(given.clone()).unwrap_err();
             assert_eq!(error.field.as_deref(), Some(field), "{given}");
             assert!(!format!("{error:?}").contains("canary"), "{error:?}");
+            let says_how = error.hint.is_some() || error.message.contains("not both");
+            assert!(says_how, "{given}: the way out is not named");
         }
         assert_eq!(check(json!({"userid": "7", "note": null})).unwrap()["userid"], 7);
     }

@@ -83,6 +83,13 @@ pub enum What {
         /// The new level, or the number of the key.
         number: u64,
     },
+    /// There is a new master, and it has been heard of by what it put into the log first.
+    Master {
+        /// The node.
+        node: u32,
+        /// Its term.
+        term: u64,
+    },
     /// The configuration changed.
     Config {
         /// The new revision.
@@ -116,7 +123,7 @@ impl Event {
             What::Stage { user, .. } | What::Command { user, .. } | What::Config { user, .. } => {
                 user
             }
-            What::Node { .. } | What::Cluster { .. } => "",
+            What::Node { .. } | What::Cluster { .. } | What::Master { .. } => "",
         }
     }
 }

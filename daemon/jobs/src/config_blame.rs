@@ -18,7 +18,7 @@ pub(crate) static JOB: Job = Job {
         description: "Returns `{path: {revision, job, user, time}}` for each value at or below \
                       `path`. A value of revision 1 was made by `init` and has no job; of a \
                       revision that the history no longer keeps, only the number is known.",
-        params: &[Param::may("path", Type::Path, "what: app/web; everything if not given")],
+        params: &[Param::must("path", Type::Path, "what: app/web; the empty text for everything")],
         examples: &[r#"{"path": "app/web"}"#, r#"{"path": "users/alice"}"#],
         ..Declaration::READ
     },

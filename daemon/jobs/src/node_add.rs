@@ -30,7 +30,7 @@ pub(crate) static JOB: Job = Job {
                       The node is a learner at first and votes, if that is its role, when it has \
                       caught up. By joining alone a cluster gets 3 voters; further nodes stay \
                       learners unless the role says otherwise. Returns `{nid, role}`.",
-        params: &[NID, NAME, ADDRESS, ROLE],
+        params: &[NID, NAME, ADDRESS.or(&["priv_net"]), seats::PRIV_NET, ROLE],
         examples: &[r#"{"nid": 14, "name": "n14", "address": "127.0.0.14:20003"}"#],
         deadline_s: Some(60),
         locks: seats::lock,

@@ -25,7 +25,9 @@ pub(crate) static JOB: Job = Job {
         params: &[
             seats::ONE,
             Param::may("affinity", Type::Int, "0 to 1000; 0: never the master"),
-            Param::may("address", Type::Line, "HOST:PORT at which others reach it"),
+            Param::may("address", Type::Line, "HOST:PORT at which others reach it")
+                .or(&["priv_net"]),
+            seats::PRIV_NET,
         ],
         examples: &[
             r#"{"nid": 13, "affinity": 0}"#,
@@ -40,7 +42,7 @@ pub(crate) static JOB: Job = Job {
 
 fn check(params: &Params) -> Result<(), RpcError> {
     within(params, "affinity", 0..=AFFINITY_MAX)?;
-    if !params.contains_key("affinity") && !params.contains_key("address") {
+    if !["affinity", "address", "priv_net"].iter().any(|name| params.contains_key(*name)) {
         let error = invalid("affinity", "there is nothing to change");
         return Err(error.hint("give `affinity` or `address`"));
     }
@@ -61,7 +63,7 @@ async fn node_modify(run: Run) -> Result<Value, JobError> {
         }
         run.set(&at.child("affinity"), json!(affinity))?;
     }
-    if let Some(address) = run.text("address") {
+    if let Some(address) = run.text("address").or_else(|| run.text("priv_net")) {
         seats::check_unique(&entries, node, "address", address)?;
         run.set(&at.child("address"), json!(address))?;
     }

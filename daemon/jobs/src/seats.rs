@@ -27,6 +27,10 @@ pub(crate) const NODE_ID_MAX: i64 = 0xffff;
 /// What the parameter for one node says of itself.
 pub(crate) const ONE: Param = Param::must("nid", Type::Nodes, "which node: its id or name");
 
+/// ConfD's name of the parameter `address` (ruling 47).
+pub(crate) const PRIV_NET: Param =
+    Param::may("priv_net", Type::Line, "the same as `address`, by the name that ConfD has");
+
 /// Changes of members wait for each other.
 pub(crate) fn lock(_: &Params) -> Vec<Lock> {
     vec![Lock::write("nodes")]
@@ -135,9 +139,12 @@ pub(crate) fn check_entry(params: &Params) -> Result<(), RpcError> {
     if text("name").is_some_and(|name| !is_node_name(name)) {
         return Err(invalid("name", "`name` must have 1 to 63 letters, digits, dots or dashes"));
     }
-    if text("address").is_some_and(|address| !is_address(address)) {
-        let error = invalid("address", "`address` must be HOST:PORT, as others reach the node");
-        return Err(error.hint("for example 10.0.0.12:20003 or [fd00::12]:20003"));
+    for name in ["address", PRIV_NET.name] {
+        if text(name).is_some_and(|address| !is_address(address)) {
+            let must = format!("`{name}` must be HOST:PORT, as others reach the node");
+            let hint = "for example 10.0.0.12:20003 or [fd00::12]:20003";
+            return Err(invalid(name, must).hint(hint));
+        }
     }
     if text("role").is_some_and(|role| !["voter", "learner"].contains(&role)) {
         return Err(invalid("role", "`role` must be voter or learner"));

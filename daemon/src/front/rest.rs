@@ -52,12 +52,38 @@ fn form_1(value: Value) -> Result<(String, Params), RpcError> {
         return wrong("`method` is the name of a method");
     };
     let given = request.remove("params").filter(|params| !params.is_null());
-    let Some(job) = request.remove("job").filter(|job| !job.is_null()) else {
+    let job = request.remove("job").filter(|job| !job.is_null());
+    // Some clients number their requests; the answer has no place for it.
+    request.remove("id");
+    if let Some(key) = request.keys().next() {
+        return Err(stray(key));
+    }
+    let Some(job) = job else {
         return Ok((method, without_job(given)?));
     };
     let mut list = vec![job];
-    list.extend(given.filter(|_kwargs| matches!(method.as_str(), "job_start" | "job_exec")));
+    match given {
+        Some(kwargs) if matches!(method.as_str(), "job_start" | "job_exec") => list.push(kwargs),
+        // Of a method that takes a job's name alone, clients send an empty object.
+        Some(Value::Object(map)) if !map.is_empty() => {
+            let error = RpcError::new(
+                ErrorCode::InvalidArguments,
+                "this method takes a job's name and no `params`",
+            );
+            return Err(error.field("params").hint("job_start and job_exec take them"));
+        }
+        _ => {}
+    }
     Ok((method, Params::Positional(list)))
+}
+
+/// A key beside the three: what would be left out must not look as if it had been heard.
+fn stray(key: &str) -> RpcError {
+    let shown: String = key.chars().filter(|c| !c.is_control()).take(64).collect();
+    let message = format!("there is no key {shown:?} beside `method`, `job` and `params`");
+    RpcError::new(ErrorCode::InvalidRequest, message)
+        .field(shown)
+        .hint("a job's parameters, `dry_run` and the like go into `params`")
 }
 
 /// Arguments by name, where ConfD's `job_id` is our `id`, or by position.
@@ -174,6 +200,20 @@ mod tests {
         let body = json!({"method": "job_desc", "job": "user_create", "params": {}});
         let list = Params::Positional(vec!["user_create".into()]);
         assert_eq!(form_1(body), Ok(("job_desc".to_owned(), list)));
+    }
+
+    #[test]
+    fn nothing_in_form_1_is_passed_over() {
+        for (body, field) in [
+            (json!({"method": "job_start", "job": "x", "dry_run": true, "params": {}}), "dry_run"),
+            (json!({"method": "job_list", "kwargs": {}}), "kwargs"),
+            (json!({"method": "job_desc", "job": "x", "params": {"a": 1}}), "params"),
+        ] {
+            let error = form_1(body.clone()).expect_err("refused");
+            assert_eq!(error.field.as_deref(), Some(field), "{body}");
+        }
+        let numbered = json!({"method": "job_list", "id": 7, "job": null});
+        assert_eq!(form_1(numbered), Ok(("job_list".to_owned(), Params::none())));
     }
 
     #[test]

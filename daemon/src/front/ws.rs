@@ -52,11 +52,6 @@ type Io = Compat<BufWriter<TokioIo<Upgraded>>>;
 
 /// Answers the request for an upgrade; the session then runs by itself.
 pub async fn open(connection: &Arc<Connection>, parts: Parts) -> Answer {
-    let request = Request::from_parts(parts, ());
-    if !is_upgrade_request(&request) {
-        return answer::text(StatusCode::BAD_REQUEST, "/ws is a WebSocket: send an Upgrade");
-    }
-    let (parts, ()) = request.into_parts();
     let Claim::Login(credentials) = claim(&parts.headers, &connection.peer) else {
         return answer::unauthorized(origin::is_fetch(&parts));
     };
@@ -71,6 +66,9 @@ pub async fn open(connection: &Arc<Connection>, parts: Parts) -> Answer {
     let node_id = shared.service.node_id();
     let facts = facts("ws", &parts, &connection.peer, node_id, Some(&caller), 0);
     let request = Request::from_parts(parts, ());
+    if !is_upgrade_request(&request) {
+        return answer::text(StatusCode::BAD_REQUEST, "/ws is a WebSocket: send an Upgrade");
+    }
     let mut server = Server::new();
     let accepted = match server.receive_request(&request) {
         Ok(response) => response,

@@ -5,9 +5,9 @@
 
 use super::arguments::Arguments;
 use super::{Method, Right, until_revoked, user_of};
-use crate::board::Board;
 use crate::engine::Engine;
 use crate::front::seam::{Call, Events, MethodClass};
+use crate::progress::Word;
 use futures_util::stream;
 use serde_json::{Value, json};
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tiebeam_core::effect::{Event, What};
 use tiebeam_proto::{ErrorCode, RpcError};
+use tokio::sync::watch;
 
 pub(super) const SUBSCRIBE: Method = Method {
     name: "subscribe",
@@ -115,28 +116,34 @@ impl Filter {
         Ok(filter)
     }
 
-    fn wants(&self, user: &str, event: &Event) -> bool {
-        let kind = match event.what {
-            What::Stage { .. } => "stage",
-            What::Command { .. } => "command",
-            What::Config { .. } => "config",
-            What::Node { .. } => "node",
-            What::Cluster { .. } => "cluster",
-        };
-        let of_kind = self.kinds.is_empty() || self.kinds.contains(kind);
-        let job = match &event.what {
-            What::Stage { job, .. } | What::Command { job, .. } | What::Config { job, .. } => job,
-            // It is about no job: asking for the kind is asking for it.
-            What::Node { .. } | What::Cluster { .. } => {
-                return of_kind && self.kinds.contains(kind);
-            }
-        };
-        let of_job = match &self.jobs {
+    fn of_kind(&self, kind: &str) -> bool {
+        self.kinds.is_empty() || self.kinds.contains(kind)
+    }
+
+    /// Whether a job of `owner` is one whose events this user asked for.
+    fn of_job(&self, user: &str, owner: &str, job: &str) -> bool {
+        match &self.jobs {
             Jobs::All => true,
-            Jobs::Mine => event.user() == user,
-            Jobs::Named(ids) => ids.contains(&**job),
+            Jobs::Mine => owner == user,
+            Jobs::Named(ids) => ids.contains(job),
+        }
+    }
+
+    fn wants(&self, user: &str, event: &Event) -> bool {
+        let (kind, job) = match &event.what {
+            What::Stage { job, .. } => ("stage", job),
+            What::Command { job, .. } => ("command", job),
+            What::Config { job, .. } => ("config", job),
+            // They are about no job: asking for the kind is asking for them.
+            What::Node { .. } => return self.kinds.contains("node"),
+            What::Cluster { .. } => return self.kinds.contains("cluster"),
+            What::Master { .. } => return self.kinds.contains("master"),
         };
-        of_kind && of_job
+        self.of_kind(kind) && self.of_job(user, event.user(), job)
+    }
+
+    fn wants_word(&self, user: &str, word: &Word) -> bool {
+        self.of_kind("progress") && self.of_job(user, &word.user, &word.job)
     }
 }
 
@@ -170,48 +177,86 @@ fn cursor_text(cursor: (u64, u32)) -> String {
     format!("{}.{}", cursor.0, cursor.1)
 }
 
-/// What one look at the retained events gives: what to deliver, and where to go on.
-fn page(
-    board: &Board,
-    user: &str,
-    filter: &Filter,
+/// How far a subscriber has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    /// The last event.
     cursor: (u64, u32),
-) -> (Vec<Value>, (u64, u32)) {
-    let page = board.events_after(cursor, PAGE);
-    let state = board.state();
+    /// Words of progress that there were: those that passed before are told to nobody.
+    words: u64,
+}
+
+impl Place {
+    /// Where a new subscription begins: at the filter's cursor, or now.
+    fn first(engine: &Engine, filter: &Filter) -> Place {
+        let cursor = filter.since.unwrap_or_else(|| engine.board.newest_event());
+        Place { cursor, words: engine.metrics.progress.count() }
+    }
+}
+
+/// What one look at the retained events gives: what to deliver, and where to go on.
+fn page(engine: &Engine, user: &str, filter: &Filter, at: Place) -> (Vec<Value>, Place) {
+    let page = engine.board.events_after(at.cursor, PAGE);
+    let state = engine.board.state();
     let sees_all = state.sees_every_job(user);
     let mut out = Vec::new();
     if let Some((from, to)) = page.gap {
         out.push(json!({"gap": {"from": cursor_text(from), "to": cursor_text(to)}}));
     }
-    let next = page.events.last().map_or(cursor, |event| event.cursor);
+    let cursor = page.events.last().map_or(at.cursor, |event| event.cursor);
     // Who is in the cluster is no secret: node_list is for everyone.
-    let open = |event: &Event| matches!(event.what, What::Node { .. } | What::Cluster { .. });
+    let open = |event: &Event| {
+        matches!(event.what, What::Node { .. } | What::Cluster { .. } | What::Master { .. })
+    };
     let may_see = |event: &Event| sees_all || event.user() == user || open(event);
     let seen = |event: &&Event| may_see(event) && filter.wants(user, event);
     out.extend(page.events.iter().filter(seen).map(Event::to_json));
-    (out, next)
+    let (words, heard) = engine.metrics.progress.after(at.words);
+    let seen = |word: &&Word| (sees_all || word.user == user) && filter.wants_word(user, word);
+    out.extend(words.iter().filter(seen).map(Word::to_json));
+    (out, Place { cursor, words: heard })
+}
+
+/// Both kinds of news, from when it was made on.
+struct News {
+    events: watch::Receiver<(u64, u32)>,
+    words: watch::Receiver<u64>,
+}
+
+impl News {
+    fn from_now(engine: &Engine) -> News {
+        let words = engine.metrics.progress.follow();
+        News { events: engine.board.follow_events(), words }
+    }
+
+    /// Resolves when there is something; `None` if there will be nothing any more.
+    async fn next(&mut self) -> Option<()> {
+        tokio::select! {
+            changed = self.events.changed() => changed.ok(),
+            changed = self.words.changed() => changed.ok(),
+        }
+    }
 }
 
 /// Events from the filter's cursor on, or from now on.
 fn follow(engine: Arc<Engine>, user: String, filter: Filter) -> Events {
-    let cursor = filter.since.unwrap_or_else(|| engine.board.newest_event());
-    let start = (engine, user, filter, cursor, VecDeque::<Value>::new());
-    Box::pin(stream::unfold(start, |(engine, user, filter, mut cursor, mut ready)| async move {
-        let mut newest = engine.board.follow_events();
+    let at = Place::first(&engine, &filter);
+    let start = (engine, user, filter, at, VecDeque::<Value>::new());
+    Box::pin(stream::unfold(start, |(engine, user, filter, mut at, mut ready)| async move {
+        let mut news = News::from_now(&engine);
         loop {
             if let Some(event) = ready.pop_front() {
-                return Some((event, (engine, user, filter, cursor, ready)));
+                return Some((event, (engine, user, filter, at, ready)));
             }
             if !engine.board.state().is_enabled(&user) {
                 return None;
             }
-            let (events, next) = page(&engine.board, &user, &filter, cursor);
+            let (events, next) = page(&engine, &user, &filter, at);
             ready.extend(events);
-            if next == cursor && ready.is_empty() {
-                newest.changed().await.ok()?;
+            if next == at && ready.is_empty() {
+                news.next().await?;
             }
-            cursor = next;
+            at = next;
         }
     }))
 }
@@ -232,7 +277,7 @@ struct Polled {
 struct Subscription {
     user: String,
     filter: Filter,
-    cursor: (u64, u32),
+    at: Place,
     used: Instant,
 }
 
@@ -266,7 +311,7 @@ impl Subscriptions {
 fn subscribe(engine: &Engine, call: &Call, a: &Arguments) -> Result<Value, RpcError> {
     let filter = Filter::read(a.value(0))?;
     let user = user_of(call).to_owned();
-    let cursor = filter.since.unwrap_or_else(|| engine.board.newest_event());
+    let at = Place::first(engine, &filter);
     let mut polled = engine.subscriptions.polled();
     polled.by_id.retain(|_, subscription| subscription.used.elapsed() < IDLE);
     if polled.by_id.values().filter(|s| s.user == user).count() >= PER_USER_MAX {
@@ -275,7 +320,7 @@ fn subscribe(engine: &Engine, call: &Call, a: &Arguments) -> Result<Value, RpcEr
     }
     polled.last += 1;
     let id = format!("s{}", polled.last);
-    polled.by_id.insert(id.clone(), Subscription { user, filter, cursor, used: Instant::now() });
+    polled.by_id.insert(id.clone(), Subscription { user, filter, at, used: Instant::now() });
     Ok(json!(id))
 }
 
@@ -290,12 +335,12 @@ async fn events(engine: Arc<Engine>, call: Call, a: Arguments) -> Result<Value, 
     let mut subscription = engine.subscriptions.find(user, id)?;
     let _waits = engine.waiting.begin(user)?;
     let until = tokio::time::Instant::now() + Duration::from_secs_f64(seconds);
-    let mut newest = engine.board.follow_events();
+    let mut news = News::from_now(&engine);
     let mut revoked = std::pin::pin!(until_revoked(&engine, &call));
     let found = loop {
-        let (found, next) = page(&engine.board, user, &subscription.filter, subscription.cursor);
-        let moved = next != subscription.cursor;
-        subscription.cursor = next;
+        let (found, next) = page(&engine, user, &subscription.filter, subscription.at);
+        let moved = next != subscription.at;
+        subscription.at = next;
         if !found.is_empty() {
             break found;
         }
@@ -303,14 +348,14 @@ async fn events(engine: Arc<Engine>, call: Call, a: Arguments) -> Result<Value, 
             continue;
         }
         tokio::select! {
-            _ = newest.changed() => {}
+            _ = news.next() => {}
             () = tokio::time::sleep_until(until) => break found,
             () = call.stop.cancelled() => break found,
             () = &mut revoked => break found,
         }
     };
     if let Some(kept) = engine.subscriptions.polled().by_id.get_mut(id) {
-        kept.cursor = subscription.cursor;
+        kept.at = subscription.at;
         kept.used = Instant::now();
     }
     Ok(json!(found))

@@ -48,8 +48,8 @@ async fn job_history(engine: Arc<Engine>, call: Call, a: Arguments) -> Result<Va
     let page = page.await.map_err(|_| failed())?.map_err(|error| {
         use crate::history::HistoryError as E;
         match error {
-            E::BadFilter { .. } => {
-                RpcError::new(ErrorCode::InvalidArguments, error.to_string()).field("filter")
+            E::BadFilter { field, .. } => {
+                RpcError::new(ErrorCode::InvalidArguments, error.to_string()).field(field)
             }
             E::NotInThisVersion(field) => RpcError::not_in_this_version(field),
             error => {

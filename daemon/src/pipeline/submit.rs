@@ -18,7 +18,7 @@ use tiebeam_core::proposal::{Body, Submission};
 use tiebeam_executor::faults::Sound;
 pub use tiebeam_executor::submit::Started;
 use tiebeam_executor::submit::{self, Again, Answered, Attempts, Caller, Declined};
-use tiebeam_jobs::Job;
+use tiebeam_jobs::{Job, reserved};
 use tiebeam_proto::record::{JobRecord, RequestFacts};
 use tiebeam_proto::{ErrorCode, Kind, RpcError, canonical};
 
@@ -31,6 +31,9 @@ struct Admitted {
 /// The job of this name at the cluster's feature level, or the error that there is none.
 pub fn find_job(engine: &Engine, name: &str) -> Result<&'static Job, RpcError> {
     tiebeam_jobs::find_at(name, engine.board.state().feature_level).ok_or_else(|| {
+        if reserved::is_reserved(name) {
+            return reserved::refusal(name);
+        }
         let shown: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
         RpcError::new(ErrorCode::UnknownJob, format!("there is no job {shown:?}"))
             .field("name")
@@ -48,7 +51,12 @@ pub async fn start(
     name: &str,
     kwargs: Kwargs,
 ) -> Result<Started, RpcError> {
-    start_job(engine, call, find_job(engine, name)?, kwargs).await
+    let key = kwargs.request_id.clone();
+    let started = match find_job(engine, name) {
+        Ok(job) => start_job(engine, call, job, kwargs).await,
+        Err(error) => Err(error),
+    };
+    started.map_err(|error| RpcError { request_id: error.request_id.clone().or(key), ..error })
 }
 
 /// As [`start`], for a job that may be unlisted.

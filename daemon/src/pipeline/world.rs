@@ -7,6 +7,7 @@ use crate::certificates;
 use crate::cluster::keeper;
 use crate::engine::Engine;
 use crate::facts;
+use crate::progress::Word;
 use crate::secret::Secret;
 use futures_util::future::BoxFuture;
 use serde_json::Value;
@@ -264,9 +265,11 @@ impl World for JobWorld {
     }
 
     fn progress(&self, percent: u8, text: &str) {
-        if let Some((_, id)) = &self.facts.live {
-            self.engine.metrics.progress.note(id, percent, text);
-        }
+        let Some((_, id)) = &self.facts.live else { return };
+        let state = self.engine.board.state();
+        let Some(job) = state.live_job(id) else { return };
+        let (job, user) = (id.clone(), job.record.user.clone());
+        self.engine.metrics.progress.note(Word { job, user, percent, text: text.to_owned() });
     }
 }
 

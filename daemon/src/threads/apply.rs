@@ -10,6 +10,7 @@ use super::snapshot::Snapshotter;
 use super::start::ReplicaError;
 use super::{Batch, ToApply, Waiter, stop_the_node};
 use crate::board::Board;
+use crate::engine::Role;
 use crate::history::HistoryHandle;
 use crate::metrics::{Metrics, OutcomeLabel};
 use crate::proposer::{Answered, ProposeError, Stamp};
@@ -25,7 +26,7 @@ use tiebeam_proto::Stage;
 use tiebeam_proto::chain::Head;
 use tiebeam_replica::membership::{Change, decode_change};
 use tiebeam_replica::{Entry, EntryKind};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 /// The parts that apply hands its effects to.
 pub struct Applier {
@@ -43,6 +44,8 @@ pub struct Applier {
     pub stamp: Arc<Stamp>,
     /// Who takes snapshots.
     pub snapshotter: Snapshotter,
+    /// Who leads, as far as this node knows.
+    pub role: watch::Receiver<Role>,
 }
 
 /// What a batch gathered.
@@ -142,6 +145,7 @@ impl Applier {
                 Some(&decoded)
             }
         };
+        gathered.events.extend(self.new_master(entry));
         if proposal.is_some_and(|proposal| proposal.header.proposer != self.own) {
             // Another master's entry has counted the time that has passed.
             self.stamp.take_us();
@@ -174,6 +178,16 @@ impl Applier {
         if let Some(waiter) = waiter {
             gathered.answers.push((waiter.reply, Ok(answer)));
         }
+    }
+
+    /// The event of a new master, at the entry with which every term begins. The entry does not say
+    /// who wrote it; a node that reads it in an old log does not know, and tells nothing.
+    fn new_master(&self, entry: &Entry) -> Option<Event> {
+        let role = *self.role.borrow();
+        let is_first = entry.kind == EntryKind::Empty && entry.term > self.state.term;
+        let leader = role.leader.filter(|_| is_first && role.term == entry.term)?;
+        let node = u32::try_from(leader >> 16).ok()?;
+        Some(Event { cursor: (entry.index, 0), what: What::Master { node, term: entry.term } })
     }
 
     fn carry_out(&mut self, effect: Effect, gathered: &mut Gathered) {
@@ -229,7 +243,8 @@ fn note_ends(event: &Event, gathered: &mut Gathered) {
         | What::Command { .. }
         | What::Config { .. }
         | What::Node { .. }
-        | What::Cluster { .. } => {}
+        | What::Cluster { .. }
+        | What::Master { .. } => {}
     }
 }
 

@@ -158,6 +158,7 @@ impl Recovered {
             metrics: parts.metrics,
             stamp: parts.stamp,
             snapshotter,
+            role: role_seen.clone(),
         };
         let log_metrics = applier.metrics.clone();
         let (log, writer_to_raft) = (self.log, to_raft.clone());

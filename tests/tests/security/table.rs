@@ -371,6 +371,14 @@ fn login(rank: Rank) -> u16 {
     }
 }
 
+/// As [`login`], but what is asked for is a WebSocket.
+fn no_upgrade(rank: Rank) -> u16 {
+    match login(rank) {
+        200 => 400,
+        status => status,
+    }
+}
+
 fn metrics(rank: Rank) -> u16 {
     match rank {
         Rank::Plain | Rank::Auditor => 403,
@@ -393,7 +401,7 @@ const DOORS: [HttpDoor; 23] = [
     // Open to everybody: what opens it is a token in the body, and a call is none.
     HttpDoor { method: "POST", path: "/join", status: |_| 400 },
     HttpDoor { method: "GET", path: "/join", status: |_| 405 },
-    HttpDoor { method: "GET", path: "/ws", status: |_| 400 },
+    HttpDoor { method: "GET", path: "/ws", status: no_upgrade },
     HttpDoor { method: "GET", path: "/", status: |_| 405 },
     HttpDoor { method: "GET", path: "/rest", status: |_| 405 },
     HttpDoor { method: "PUT", path: "/rpc2", status: |_| 405 },

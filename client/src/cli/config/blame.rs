@@ -18,7 +18,7 @@ pub struct Blame {
 
 impl Blame {
     pub(super) fn run(self, session: &mut Session) -> Result<Exit, Failure> {
-        let params = params([("path", json!(self.path))]);
+        let params = params([("path", json!(self.path.unwrap_or_default()))]);
         let result = run_job(session, "config_blame", params, &StartOptions::default())?;
         session.print(&render(&result.result_output.unwrap_or_default(), &session.screen))?;
         Ok(Exit::Ok)

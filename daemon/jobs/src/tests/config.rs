@@ -206,6 +206,8 @@ fn the_past_can_be_read() {
     let all = ask("config_log", json!({"limit": 1000})).ok().output;
     assert_eq!(all.as_array().unwrap().len() as u64, newest);
 
+    let whole = ask("config_blame", json!({"path": ""})).ok().output;
+    assert!(whole.get("users/admin/id").is_some(), "{whole}");
     let blame = ask("config_blame", json!({"path": "app"})).ok().output;
     assert_eq!(blame["app/count"]["revision"], newest);
     assert_eq!(blame["app/web/port"]["user"], "root");

@@ -349,6 +349,15 @@ fn nodes_are_suspended_labelled_and_modified() {
     let moved = json!({"nid": 13, "address": "10.0.0.13:20003"});
     let entry = exec(&mut cluster, "node_modify", moved).ok().output;
     assert_eq!((&entry["address"], &entry["id"]), (&json!("10.0.0.13:20003"), &json!(13)));
+    // ConfD's name of it (ruling 47), in its place and not beside it.
+    let renamed = json!({"nid": 13, "priv_net": "10.0.0.13:20004"});
+    let entry = exec(&mut cluster, "node_modify", renamed).ok().output;
+    assert_eq!(entry["address"], "10.0.0.13:20004");
+    let both = json!({"nid": 13, "priv_net": "10.0.0.13:1", "address": "10.0.0.13:2"});
+    assert_eq!(cluster.refusal("node_modify", both).field.as_deref(), Some("address"));
+    let wrong = cluster.refusal("node_modify", json!({"nid": 13, "priv_net": "10.0.0.13"}));
+    assert_eq!(wrong.field.as_deref(), Some("priv_net"));
+    exec(&mut cluster, "node_modify", json!({"nid": 13, "address": "10.0.0.13:20003"})).ok();
     let taken = json!({"nid": 12, "address": "10.0.0.13:20003"});
     exec(&mut cluster, "node_modify", taken).ended(Failed, "belongs to node 13");
     let nothing = cluster.refusal("node_modify", json!({"nid": 12}));

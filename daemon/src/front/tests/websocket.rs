@@ -62,7 +62,8 @@ fn upgrade(login: &str) -> String {
 async fn the_upgrade_is_checked_like_a_call() {
     let running = start().await;
     let login = format!("Authorization: {}\r\n", admin());
-    assert_eq!(running.get("/ws", "").await.status, 400);
+    assert_eq!(running.get("/ws", "").await.status, 401);
+    assert_eq!(running.get("/ws", &login).await.status, 400);
     assert_eq!(running.get("/ws", &upgrade("")).await.status, 401);
     let wrong = "Authorization: Bearer x\r\n";
     assert_eq!(running.get("/ws", &upgrade(wrong)).await.status, 401);
