@@ -13,6 +13,7 @@ use tiebeam_core::State;
 use tiebeam_core::state::Chain;
 use tiebeam_jobs::JobError;
 use tiebeam_proto::chain::to_text as text_of;
+use tiebeam_proto::outcome::UNFINISHED;
 use tiebeam_proto::record::{Archived, JobRecord, TreeRecord};
 use tiebeam_proto::{ErrorCode, RpcError, jobfile, time::Time};
 
@@ -94,7 +95,10 @@ pub fn job_file(engine: &Engine, id: &str, record: &JobRecord) -> Result<String,
         let value = serde_json::from_slice(&archived.canonical).map_err(|_| internal())?;
         return Ok(jobfile::render(&value, &addenda(engine, id), Some(&archived.link)));
     }
-    let value = serde_json::to_value(record).map_err(|_| internal())?;
+    let mut value = serde_json::to_value(record).map_err(|_| internal())?;
+    if record.outcome.is_none() {
+        value["result"] = json!({"result_code": UNFINISHED});
+    }
     Ok(jobfile::render(&value, &[], None))
 }
 

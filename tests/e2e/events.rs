@@ -1,5 +1,4 @@
-//! Events that clients ask for by long polls (wire.md section 5, ruling 39): those that are about no
-//! entry of a job.
+//! Events by long polls (wire.md section 5, ruling 39): those that are about no entry of a job.
 
 use super::draining::eventually;
 use serde_json::{Value, json};

@@ -92,6 +92,10 @@ fn wait_s_answers_before_the_end_and_a_cancel_ends_it() {
     let admin = node.admin();
     assert_eq!(node.call(&admin, "job_finished", json!([id])), Ok(json!(false)));
     assert_eq!(node.call(&admin, "job_wait", json!([id, 0])), Ok(json!(false)));
+    let info = node.call(&admin, "job_info", json!([id])).expect("the record so far");
+    assert_eq!((&info["ended"], &info["result"]["result_code"]), (&json!(false), &json!(5)));
+    let file = node.call(&admin, "job_file", json!([id])).expect("the file so far");
+    assert!(file.as_str().expect("text").contains("result_code: 5"), "{file}");
     let word = node.call(&admin, "job_cancel", json!([id])).expect("a word");
     assert!(["cancelled", "stopping"].contains(&word.as_str().expect("text")), "{word}");
     assert_eq!(node.call(&admin, "job_wait", json!([id, 60])), Ok(json!(true)));

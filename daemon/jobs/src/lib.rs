@@ -7,7 +7,7 @@
 //!
 //! Beside the jobs: `app_section` (writing below `app`), `restore` and `rollback` (what may
 //! come back, and how), `nodes` and `batch` (doing something on many nodes), `systemctl`,
-//! `journal`, `seats` (who may leave the raft group), `users`, and `reserved` (names of later jobs).
+//! `journal`, `seats` (who may leave the raft group), `users`, `reserved` (names of later jobs).
 
 mod app_section;
 mod batch;

@@ -14,6 +14,7 @@ use tiebeam_core::admit::Kwargs;
 use tiebeam_core::job::parse_job_id;
 use tiebeam_core::proposal::{Body, Cancel};
 use tiebeam_proto::limits::WAIT_SECONDS;
+use tiebeam_proto::outcome::UNFINISHED;
 use tiebeam_proto::record::{CommandRecord, JobRecord};
 use tiebeam_proto::{ErrorCode, ResultObject, RpcError};
 
@@ -276,6 +277,10 @@ async fn job_info(engine: Arc<Engine>, call: Call, a: Arguments) -> Result<Value
     };
     info["stage"] = json!(stage);
     info["ended"] = json!(ended);
+    if record.outcome.is_none() {
+        // As job_result says: a record that waits for its end has no code yet.
+        info["result"] = json!({"result_code": UNFINISHED});
+    }
     if let (false, Some((percent, text))) = (ended, engine.metrics.progress.of(id)) {
         info["progress"] = json!({"percent": percent, "text": text});
     }

@@ -250,4 +250,12 @@ fn an_open_socket_and_a_long_poll_end_with_the_login() {
         println!("the long poll: {answer:?} after {:?}", began.elapsed());
         assert!(began.elapsed() < Duration::from_secs(30), "the poll ends with the login");
     });
+    // A token that its owner ends takes its sockets along, though nothing else happens then.
+    node.output("user_modify", json!({"username": "gina", "login_enabled": true}));
+    let text = token(&node, "gina", 600);
+    let login = Login::Bearer(text.clone());
+    let mut wire = node.connect();
+    assert_eq!(wire.upgrade(&login).expect("an answer").status, 101);
+    assert_eq!(node.call(&login, "user_logout", json!([text])), Ok(json!(true)));
+    assert!(wire.closed(), "the WebSocket is closed");
 }

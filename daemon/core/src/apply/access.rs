@@ -18,7 +18,9 @@ impl State {
         Answer::Done
     }
 
-    pub(super) fn apply_revoke(&mut self, revoke: &Revoke) -> Answer {
+    pub(super) fn apply_revoke(&mut self, entry: &mut Entry, revoke: &Revoke) -> Answer {
+        // Sockets that were opened with the token end now, not with the next change.
+        entry.due();
         if self.revoked.len() < REVOKED_MAX {
             self.revoked.insert(Arc::from(revoke.token.as_str()), revoke.expires_us);
         }

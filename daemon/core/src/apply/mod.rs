@@ -127,7 +127,7 @@ impl State {
             Body::Committed(committed) => self.apply_committed(entry, committed),
             Body::Cancel(cancel) => self.apply_cancel(entry, cancel),
             Body::Audit(facts) => self.apply_audit(entry, facts),
-            Body::Revoke(revoke) => self.apply_revoke(revoke),
+            Body::Revoke(revoke) => self.apply_revoke(entry, revoke),
             Body::Rehash(rehash) => self.apply_rehash(rehash),
             Body::Cut(cut) => self.apply_cut(cut),
             Body::Recorded(recorded) => self.apply_recorded(recorded),
