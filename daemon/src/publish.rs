@@ -7,11 +7,14 @@
 
 use crate::durable;
 use crate::engine::Engine;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tiebeam_core::State;
+use tiebeam_core::tree::{Hash, MapNode, Name, Node};
 use tiebeam_proto::canonical::hex;
 use tokio::sync::watch;
 
@@ -73,16 +76,77 @@ impl Published {
     }
 }
 
-/// The file's text for a State.
-pub fn render(state: &State) -> Result<String, PublishError> {
-    let value = state.config.root().to_value();
-    let revision = state.revision;
-    let body = serde_yaml::to_string(&value).map_err(|_| PublishError::RoundTrip(revision))?;
-    let back: serde_json::Value =
-        serde_yaml::from_str(&body).map_err(|_| PublishError::RoundTrip(revision))?;
-    if back != value {
-        return Err(PublishError::RoundTrip(revision));
+/// What was rendered of the children of each section, and of what content: most of a
+/// configuration is the same in the next revision.
+#[derive(Default)]
+struct Pieces(BTreeMap<(Name, Name), (Hash, String)>);
+
+impl Pieces {
+    /// The lines of one child of a section, indented by two.
+    fn of(&mut self, section: &Name, name: &Name, node: &Node) -> Option<&str> {
+        let key = (section.clone(), name.clone());
+        if self.0.get(&key).is_none_or(|(hash, _)| *hash != node.hash()) {
+            let lines = yaml(name, node.to_value())?;
+            let indented = lines.split_inclusive('\n').map(|line| match line {
+                "\n" => line.to_owned(),
+                _ => format!("  {line}"),
+            });
+            self.0.insert(key.clone(), (node.hash(), indented.collect()));
+        }
+        self.0.get(&key).map(|(_, lines)| lines.as_str())
     }
+
+    /// Forgets what is not in the configuration any more.
+    fn forget(&mut self, root: &MapNode) {
+        self.0.retain(|(section, name), _| {
+            let section = root.get(section).and_then(|section| section.as_map());
+            section.is_some_and(|section| section.get(name).is_some())
+        });
+    }
+}
+
+/// A map of one member as YAML that reads back as the same; `None` if it does not.
+fn yaml(name: &str, value: Value) -> Option<String> {
+    let value = Value::Object([(name.to_owned(), value)].into_iter().collect());
+    let text = serde_yaml::to_string(&value).ok()?;
+    let back: Value = serde_yaml::from_str(&text).ok()?;
+    (back == value).then_some(text)
+}
+
+/// The configuration as YAML, as if it were written in one piece.
+fn body(root: &MapNode, pieces: &mut Pieces) -> Option<String> {
+    if root.is_empty() {
+        return Some("{}\n".to_owned());
+    }
+    let mut body = String::new();
+    for (name, node) in root.iter() {
+        let Some(section) = node.as_map().filter(|section| !section.is_empty()) else {
+            body.push_str(&yaml(name, node.to_value())?);
+            continue;
+        };
+        let heading = yaml(name, Value::Object(Default::default()))?;
+        body.push_str(heading.strip_suffix(" {}\n")?);
+        body.push('\n');
+        for (child, node) in section.iter() {
+            body.push_str(pieces.of(name, child, node)?);
+        }
+    }
+    pieces.forget(root);
+    Some(body)
+}
+
+/// The file's text for a State.
+///
+/// # Errors
+/// It does not survive its YAML.
+pub fn render(state: &State) -> Result<String, PublishError> {
+    render_with(state, &mut Pieces::default())
+}
+
+fn render_with(state: &State, pieces: &mut Pieces) -> Result<String, PublishError> {
+    let revision = state.revision;
+    let body = state.config.root().as_map().and_then(|root| body(root, pieces));
+    let body = body.ok_or(PublishError::RoundTrip(revision))?;
     let checksum = hex(&Sha256::digest(body.as_bytes()));
     let root = hex(&state.config.hash());
     Ok(format!(
@@ -92,8 +156,8 @@ pub fn render(state: &State) -> Result<String, PublishError> {
     ))
 }
 
-fn write(folder: &Path, state: &State) -> Result<String, PublishError> {
-    let text = render(state)?;
+fn write(folder: &Path, state: &State, pieces: &mut Pieces) -> Result<String, PublishError> {
+    let text = render_with(state, pieces)?;
     durable::make_folder(folder, 0o700).map_err(PublishError::Write)?;
     let kept = folder.join(format!("cluster-{}.yaml", state.revision));
     durable::replace(&kept, text.as_bytes(), 0o600).map_err(PublishError::Write)?;
@@ -132,12 +196,13 @@ pub async fn publish(engine: Arc<Engine>) {
     }
     let mut due = engine.board.due();
     let mut last: Option<(u64, String)> = None;
+    let pieces = Arc::new(Mutex::new(Pieces::default()));
     let mut compare = tokio::time::interval(COMPARE_EVERY);
     loop {
         let state = engine.board.state();
         if last.as_ref().map(|(revision, _)| *revision) != Some(state.revision) {
             let begun = Instant::now();
-            last = publish_once(&engine, &folder, state, last).await;
+            last = publish_once(&engine, &folder, state, last, &pieces).await;
             // A large configuration that changes all the time is published less often.
             tokio::time::sleep(COALESCE.max(begun.elapsed() * PUBLISH_REST)).await;
         }
@@ -158,13 +223,18 @@ async fn publish_once(
     folder: &Path,
     state: Arc<State>,
     last: Option<(u64, String)>,
+    pieces: &Arc<Mutex<Pieces>>,
 ) -> Option<(u64, String)> {
     if last.is_none() && folder.join(FILE).exists() {
         // What an earlier daemon published is either what State says or is put right below.
         keep_if_edited(engine, folder, &state);
     }
     let (place, shown) = (folder.to_owned(), state.clone());
-    let written = tokio::task::spawn_blocking(move || write(&place, &shown)).await;
+    let pieces = pieces.clone();
+    let written = tokio::task::spawn_blocking(move || {
+        write(&place, &shown, &mut pieces.lock().unwrap_or_else(PoisonError::into_inner))
+    })
+    .await;
     match written {
         Ok(Ok(text)) => {
             engine.published.revision.send_replace(state.revision);
@@ -222,5 +292,54 @@ fn keep_aside(engine: &Arc<Engine>, folder: &Path, revision: u64) {
     }
     if let Err(error) = thin_out(folder, "edited-") {
         tracing::warn!(error = %crate::report::chain(&error), "cannot thin out edited files");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use tiebeam_core::{Path as Place, Tree};
+
+    /// What `body` must be, byte for byte.
+    fn in_one_piece(tree: &Tree) -> String {
+        serde_yaml::to_string(&tree.root().to_value()).unwrap()
+    }
+
+    #[test]
+    fn pieces_make_the_same_text_as_the_whole() {
+        let mut pieces = Pieces::default();
+        let mut tree = Tree::new();
+        let mut check = |tree: &Tree| {
+            let text = body(tree.root().as_map().unwrap(), &mut pieces).unwrap();
+            assert_eq!(text, in_one_piece(tree));
+            pieces.0.len()
+        };
+        assert_eq!(check(&tree), 0);
+        let lines = "first\n\n  indented\n\nlast\n";
+        for (nth, value) in [
+            json!({"on": {"yes": lines, "1": [[], {}, [1, {"a": lines}], "- x"]}, "~": null}),
+            json!({"a: b": " led", "#": "trailing ", "empty": "", "e": {}, "l": []}),
+            json!({"x".repeat(300): "long key", "": 1.5, "tab\there": "\t"}),
+            json!({"deep": {"deeper": {"deepest": "two\nlines", "b": true}}, "q": "'\"\u{e9}"}),
+            json!("no map"),
+            json!({}),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let mut value = value;
+            if let Some(object) = value.as_object_mut() {
+                // No name in a configuration is empty or holds a control character.
+                object.retain(|name, _| !name.is_empty() && !name.chars().any(char::is_control));
+            }
+            let at = Place::parse(["app", "true", "a b"][nth % 3]).unwrap();
+            tree = tree.set(&at, &value, nth as u64).unwrap();
+            check(&tree);
+        }
+        let changed = tree.set(&Place::parse("app/deep").unwrap(), &json!(lines), 9).unwrap();
+        check(&changed);
+        let gone = changed.remove(&Place::parse("app").unwrap(), 10).unwrap();
+        assert!(check(&gone) < 5, "what is gone is forgotten");
     }
 }
