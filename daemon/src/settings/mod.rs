@@ -244,7 +244,7 @@ impl Default for UnixSocket {
 
 impl Default for Raft {
     fn default() -> Raft {
-        Raft { tick_ms: 50, election_ticks: 20, heartbeat_ticks: 2 }
+        Raft { tick_ms: 50, election_ticks: 20, heartbeat_ticks: 4 }
     }
 }
 

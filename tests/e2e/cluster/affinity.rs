@@ -7,7 +7,8 @@ use tiebeam_tests::cluster::TestCluster;
 
 #[test]
 fn the_master_s_place_comes_back_to_the_node_that_is_wanted_most() {
-    let options = Options::default().set("raft.election_ticks", "10");
+    let options =
+        Options::default().set("raft.election_ticks", "10").set("raft.heartbeat_ticks", "2");
     let mut cluster = TestCluster::start(3, &options);
     let wanted = (cluster.master() + 1) % 3;
     let id = 11 + wanted;
