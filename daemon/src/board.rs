@@ -222,7 +222,6 @@ mod tests {
     use super::*;
     use tiebeam_core::effect::What;
     use tiebeam_core::job::Job;
-    use tiebeam_core::proposal::Needs;
     use tiebeam_proto::Stage;
 
     fn event(index: u64, number: u32) -> Event {
@@ -238,8 +237,8 @@ mod tests {
             sequence,
             record: serde_json::from_value(record).unwrap(),
             stage: Stage::Finished,
-            needs: Needs::default(),
-            locks: Vec::new(),
+            needs: Arc::default(),
+            locks: Arc::default(),
             inputs: None,
             submitted_us: 0,
             deadline_us: 0,

@@ -19,7 +19,6 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use tiebeam_core::State;
-use tiebeam_core::path::path;
 use tiebeam_core::proposal::{Body, Rehash};
 use tiebeam_proto::{ErrorCode, Params, RpcError, time::Time};
 
@@ -334,11 +333,13 @@ impl Service for Node {
         if settings.rpc.hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(host)) {
             return true;
         }
-        let nodes = self.engine().board.state().config.value(&path(&["nodes"]));
-        let nodes = nodes.as_ref().and_then(Value::as_object).into_iter().flatten();
-        let is_member = nodes.into_iter().any(|(_, node)| {
-            let address = node["address"].as_str().and_then(crate::settings::host_and_port);
-            node["name"].as_str().is_some_and(|name| name.eq_ignore_ascii_case(host))
+        // Every request comes through here: the nodes are looked at where they are.
+        let state = self.engine().board.state();
+        let nodes = state.config.at(&["nodes"]).and_then(|nodes| nodes.as_map());
+        let mut nodes = nodes.into_iter().flat_map(|nodes| nodes.iter());
+        let is_member = nodes.any(|(_, node)| {
+            let address = node.text("address").and_then(crate::settings::host_and_port);
+            node.text("name").is_some_and(|name| name.eq_ignore_ascii_case(host))
                 || address.is_some_and(|(address, _)| address.eq_ignore_ascii_case(host))
         });
         let metrics = settings.metrics.listen.map(|address| address.ip().to_string());

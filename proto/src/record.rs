@@ -3,13 +3,15 @@
 //! A record's canonical form (RFC 8785 JSON, [`crate::canonical`]) is what the chain hashes
 //! (ruling 15); the job file (wire.md section 8) is a rendering of it. So every value here has
 //! the form that the file shows: times are RFC 3339 text, sizes are integers, nothing is a float
-//! unless a user put it into a parameter or output. Fields stand in alphabetical order, which is
-//! their canonical one ([`crate::canonical::of_sorted`]).
+//! unless a user put it into a parameter or output. What does not change any more while a job goes
+//! from stage to stage is shared: State keeps several versions of a record for a while. Fields
+//! stand in alphabetical order, which is their canonical one ([`crate::canonical::of_sorted`]).
 
 use crate::{Kind, Outcome, time::Time};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// The `format` that this version writes.
 pub const FORMAT: u32 = 1;
@@ -84,7 +86,7 @@ pub struct Scheduling {
     /// The revision the plan was made against.
     pub base_revision: u64,
     /// The locks, as `read path` or `write path`.
-    pub locks: Vec<String>,
+    pub locks: Arc<[String]>,
     /// Node id of the master that took the job.
     pub master: u32,
     /// Its term.
@@ -172,7 +174,7 @@ pub struct ResultRecord {
     pub result_desc: Option<String>,
     /// What the job returned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub result_output: Option<Value>,
+    pub result_output: Option<Arc<Value>>,
     /// The plan of a dry run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result_plan: Option<Value>,
@@ -227,21 +229,21 @@ pub struct NodesApplied {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct JobRecord {
     /// What it changed, secrets as commitments.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub change: Vec<Change>,
+    #[serde(default, skip_serializing_if = "<[Change]>::is_empty")]
+    pub change: Arc<[Change]>,
     /// Its commands, in the order of their start.
     #[serde(default)]
-    pub commands: Vec<CommandRecord>,
+    pub commands: Vec<Arc<CommandRecord>>,
     /// [`FORMAT`].
     pub format: u32,
     /// The id, `<node id>.<sequence>`.
-    pub job: String,
+    pub job: Arc<str>,
     /// What such a job may do.
     pub kind: Kind,
     /// How it was to run.
     pub mode: Mode,
     /// The job's name.
-    pub name: String,
+    pub name: Arc<str>,
     /// Who had applied the change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nodes: Option<NodesApplied>,
@@ -253,12 +255,12 @@ pub struct JobRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
     /// Its parameters, secrets withheld or as commitments (ruling 21).
-    pub parameters: Map<String, Value>,
+    pub parameters: Arc<Map<String, Value>>,
     /// Why, in the caller's words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// The request that started it.
-    pub request: RequestFacts,
+    pub request: Arc<RequestFacts>,
     /// What it returned.
     #[serde(default)]
     pub result: ResultRecord,
@@ -267,7 +269,7 @@ pub struct JobRecord {
     /// When each stage was reached.
     pub stages: Stages,
     /// Who started it.
-    pub user: String,
+    pub user: Arc<str>,
 }
 
 /// A fact about access (ruling 46).
@@ -350,7 +352,7 @@ pub struct Archived {
     /// Its place.
     pub link: ChainLink,
     /// RFC 8785 JSON of the record, without the link: the bytes that were hashed.
-    pub canonical: std::sync::Arc<[u8]>,
+    pub canonical: Arc<[u8]>,
 }
 
 #[cfg(test)]
@@ -393,9 +395,9 @@ mod tests {
             user: "admin".into(),
             reason: text(),
             mode: Mode::Immediate,
-            parameters: parameters.as_object().cloned().unwrap_or_default(),
+            parameters: Arc::new(parameters.as_object().cloned().unwrap_or_default()),
             nonce: text(),
-            request: RequestFacts { tls, user_agent: text(), ..RequestFacts::default() },
+            request: Arc::new(RequestFacts { tls, user_agent: text(), ..RequestFacts::default() }),
             scheduling: Scheduling::default(),
             stages: Stages {
                 submitted: time,
@@ -404,16 +406,16 @@ mod tests {
                 finished: time,
                 committed: time,
             },
-            commands: vec![command()],
+            commands: vec![Arc::new(command())],
             result: ResultRecord {
                 result_desc: text(),
-                result_output: Some(json!(1.5)),
+                result_output: Some(Arc::new(json!(1.5))),
                 result_revision: Some(1),
                 result_warnings: vec!["w".into()],
                 result_plan: Some(json!({})),
                 ..ResultRecord::default()
             },
-            change: vec![serde_json::from_value(change).unwrap()],
+            change: Arc::new([serde_json::from_value(change).unwrap()]),
             nodes: serde_json::from_value(nodes).unwrap(),
         }
     }
@@ -426,7 +428,7 @@ mod tests {
     #[test]
     fn fields_stand_in_their_canonical_order() {
         assert_sorted(&full());
-        assert_sorted(&JobRecord { parameters: Map::new(), ..full() });
+        assert_sorted(&JobRecord { parameters: Arc::default(), ..full() });
         assert_sorted(&AddendumRecord {
             format: FORMAT,
             addendum: "11.1".into(),

@@ -16,7 +16,7 @@ use tiebeam_jobs::world::{
     CertificateOffer, CheckedCertificate, DebugFound, DebugWish, DerivedSecret, Part, SealedSecret,
 };
 use tiebeam_jobs::{CommandWish, JobError, Run, World};
-use tiebeam_proto::record::{CommandRecord, JobRecord, Mode, RequestFacts, Stages};
+use tiebeam_proto::record::{CommandRecord, JobRecord, Mode, Stages};
 use tiebeam_proto::time::Time;
 
 type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -153,19 +153,19 @@ fn apply(state: &mut State, seen: &State, ask: &Ask, planned: &(Params, Plan)) -
     let declaration = &tiebeam_jobs::find(ask.job).expect("a job").declaration;
     let (params, plan) = planned;
     let submission = Submission {
-        name: declaration.name.to_owned(),
+        name: declaration.name.into(),
         kind: declaration.kind,
-        user: ask.user.to_owned(),
+        user: ask.user.into(),
         credential_revision: seen.credential_revision(ask.user).unwrap_or(0),
         reason: None,
         mode: Mode::Immediate,
-        parameters: serde_json::Map::new(),
+        parameters: Arc::default(),
         nonce: None,
         inputs: None,
-        request: RequestFacts::default(),
+        request: Arc::default(),
         request_key: None,
-        needs: tiebeam_jobs::needs(declaration, params),
-        locks: (declaration.locks)(params),
+        needs: tiebeam_jobs::needs(declaration, params).into(),
+        locks: (declaration.locks)(params).into(),
         master: 11,
         term: 2,
         deadline_us: 60_000_000,

@@ -142,7 +142,7 @@ impl Draft {
             writes: if ok { self.writes } else { Vec::new() },
             outcome,
             error,
-            output,
+            output: output.map(Arc::new),
             warnings: self.warnings,
             dry_run: None,
             member: if ok { self.member } else { None },

@@ -6,9 +6,9 @@ use crate::effect::{Answer, Effect};
 use crate::genesis::Genesis;
 use crate::proposal::{Body, Header, Intent, Needs, Proposal, Submission};
 use crate::state::State;
-use serde_json::Map;
+use std::sync::Arc;
 use tiebeam_proto::Kind;
-use tiebeam_proto::record::{Archived, Mode, RequestFacts};
+use tiebeam_proto::record::{Archived, Mode};
 use tiebeam_proto::time::Time;
 
 /// What a cluster of node 11 begins with.
@@ -44,13 +44,13 @@ pub fn submission(state: &State) -> Submission {
         credential_revision: state.credential_revision("admin").expect("there is an admin"),
         reason: None,
         mode: Mode::Immediate,
-        parameters: Map::new(),
+        parameters: Arc::default(),
         nonce: None,
         inputs: None,
-        request: RequestFacts::default(),
+        request: Arc::default(),
         request_key: None,
-        needs: Needs { everyone: true, ..Needs::default() },
-        locks: Vec::new(),
+        needs: Arc::new(Needs { everyone: true, ..Needs::default() }),
+        locks: Arc::default(),
         master: 11,
         term: 1,
         deadline_us: 60_000_000,

@@ -20,9 +20,9 @@ pub struct Job {
     /// Where it is.
     pub stage: Stage,
     /// Who may do it.
-    pub needs: Needs,
+    pub needs: Arc<Needs>,
     /// What it holds, or waits for.
-    pub locks: Vec<Lock>,
+    pub locks: Arc<[Lock]>,
     /// Its parameters for the job function, sealed; only on the long path.
     pub inputs: Option<String>,
     /// Cluster time of its submission.
@@ -80,11 +80,11 @@ pub fn parse_job_id(id: &str) -> Option<(u32, u64)> {
 
 impl Job {
     /// A job in stage submitted.
-    pub fn submitted(submission: Submission, sequence: u64, clock_us: u64) -> Job {
-        let s = submission;
+    pub fn submitted(submission: &Submission, sequence: u64, clock_us: u64) -> Job {
+        let s = submission.clone();
         let record = JobRecord {
             format: record::FORMAT,
-            job: job_id(s.master, sequence),
+            job: job_id(s.master, sequence).into(),
             name: s.name,
             kind: s.kind,
             outcome: None,
@@ -104,7 +104,7 @@ impl Job {
             stages: Stages { submitted: Some(s.submitted), ..Stages::default() },
             commands: Vec::new(),
             result: ResultRecord::default(),
-            change: Vec::new(),
+            change: Arc::default(),
             nodes: None,
         };
         Job {
@@ -179,7 +179,7 @@ pub fn result_of(record: &JobRecord) -> ResultObject {
     let Some(outcome) = record.outcome else { return ResultObject::unfinished(&record.job) };
     let kept = &record.result;
     ResultObject {
-        result_output: kept.result_output.clone(),
+        result_output: kept.result_output.as_deref().cloned(),
         result_revision: kept.result_revision,
         result_warnings: kept.result_warnings.clone(),
         result_plan: kept.result_plan.clone(),

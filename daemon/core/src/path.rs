@@ -5,6 +5,7 @@
 //! stands for everything.
 
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::fmt;
 
 /// Longest path in bytes: deep enough for 32 names of ordinary length.
@@ -79,11 +80,18 @@ impl Path {
     #[must_use]
     pub fn child(&self, name: &str) -> Path {
         let name = escape(name);
-        if self.0.is_empty() { Path(name) } else { Path(format!("{}/{name}", self.0)) }
+        if self.0.is_empty() {
+            return Path(name.into_owned());
+        }
+        let mut below = String::with_capacity(self.0.len() + 1 + name.len());
+        below.push_str(&self.0);
+        below.push('/');
+        below.push_str(&name);
+        Path(below)
     }
 
     /// The names from the root, unescaped.
-    pub fn names(&self) -> impl Iterator<Item = String> + '_ {
+    pub fn names(&self) -> impl Iterator<Item = Cow<'_, str>> {
         self.0.split('/').filter(|name| !name.is_empty()).map(unescape)
     }
 
@@ -126,12 +134,18 @@ pub(crate) fn is_prefix(above: &str, below: &str) -> bool {
             && below.as_bytes()[above.len()] == b'/')
 }
 
-fn escape(name: &str) -> String {
-    name.replace('~', "~0").replace('/', "~1")
+fn escape(name: &str) -> Cow<'_, str> {
+    match name.contains(['~', '/']) {
+        true => name.replace('~', "~0").replace('/', "~1").into(),
+        false => name.into(),
+    }
 }
 
-fn unescape(name: &str) -> String {
-    if name.contains('~') { name.replace("~1", "/").replace("~0", "~") } else { name.to_owned() }
+fn unescape(name: &str) -> Cow<'_, str> {
+    match name.contains('~') {
+        true => name.replace("~1", "/").replace("~0", "~").into(),
+        false => name.into(),
+    }
 }
 
 #[cfg(test)]

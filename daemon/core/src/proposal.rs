@@ -12,6 +12,7 @@ use crate::tree::Hash;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
+use std::sync::Arc;
 use tiebeam_proto::{
     Kind, Outcome,
     record::{AuditRecord, CommandRecord, Mode, RequestFacts, Stages},
@@ -71,11 +72,11 @@ pub struct RequestKey {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Submission {
     /// The job's name.
-    pub name: String,
+    pub name: Arc<str>,
     /// What such a job may do.
     pub kind: Kind,
     /// Who asks.
-    pub user: String,
+    pub user: Arc<str>,
     /// The revision of the user's entry when the call was admitted.
     pub credential_revision: u64,
     /// Why.
@@ -85,7 +86,7 @@ pub struct Submission {
     #[serde(default)]
     pub mode: Mode,
     /// The parameters as the record shows them.
-    pub parameters: Map<String, Value>,
+    pub parameters: Arc<Map<String, Value>>,
     /// What the salts of commitments were made from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nonce: Option<String>,
@@ -93,14 +94,14 @@ pub struct Submission {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inputs: Option<String>,
     /// The request.
-    pub request: RequestFacts,
+    pub request: Arc<RequestFacts>,
     /// The idempotency key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_key: Option<RequestKey>,
     /// Who may do it.
-    pub needs: Needs,
+    pub needs: Arc<Needs>,
     /// What it holds while it runs.
-    pub locks: Vec<Lock>,
+    pub locks: Arc<[Lock]>,
     /// The master that took it.
     pub master: u32,
     /// Its term.
@@ -220,7 +221,7 @@ pub struct Plan {
     pub error: Option<String>,
     /// What it returned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub output: Option<Value>,
+    pub output: Option<Arc<Value>>,
     /// Warnings.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,

@@ -271,7 +271,7 @@ pub fn check_secret(tree: &Tree, place: &Path, secret: &Value) -> Result<(), Vio
 fn mark_of(schema: &Value, covered: &Path, place: &Path) -> Option<String> {
     let (mut part, mut pointer) = (schema, String::new());
     for name in place.names().skip(covered.depth()) {
-        match part["properties"].get(&name) {
+        match part["properties"].get(&*name) {
             Some(below) => {
                 let name = name.replace('~', "~0").replace('/', "~1");
                 (part, pointer) = (below, format!("{pointer}/properties/{name}"));

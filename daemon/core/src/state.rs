@@ -8,10 +8,12 @@ use crate::lock::{Lock, LockSet};
 use crate::path::{Path, path};
 use crate::proposal::Needs;
 use crate::requests::RequestIds;
-use crate::tree::{Hash, Tree};
+use crate::tree::{Hash, Node, Tree};
 use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
+use std::fmt;
 use std::sync::Arc;
 use tiebeam_proto::time::Time;
 
@@ -202,6 +204,30 @@ pub struct State {
     pub read_marks: OrdMap<u64, ReadMark>,
 }
 
+/// Why a caller may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule<'a> {
+    /// Every user may.
+    Everyone,
+    /// This user may.
+    User(&'a str),
+    /// It is about the caller.
+    Caller,
+    /// A group of the caller's may.
+    Group(&'a str),
+}
+
+impl fmt::Display for Rule<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Rule::Everyone => out.write_str("every user may"),
+            Rule::User(user) => write!(out, "user {user} is allowed"),
+            Rule::Caller => out.write_str("it is about the caller"),
+            Rule::Group(group) => write!(out, "group {group} is allowed"),
+        }
+    }
+}
+
 /// Why a caller may not.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
@@ -237,32 +263,32 @@ impl State {
 
     /// The revision of a user's entry: any change of it ends the user's tokens.
     pub fn credential_revision(&self, user: &str) -> Option<u64> {
-        self.config.revision_at(&State::user_path(user)?)
+        self.config.at(&["users", user]).map(|node| node.revision())
     }
 
-    /// A text of a user's entry.
-    fn user_field(&self, user: &str, field: &str) -> Option<serde_json::Value> {
-        let node = self.config.get(&State::user_path(user)?)?;
-        node.as_map()?.get(field).map(|leaf| leaf.to_value())
+    /// A value of a user's entry.
+    fn user_field(&self, user: &str, field: &str) -> Option<&Value> {
+        match &**self.config.at(&["users", user, field])? {
+            Node::Leaf(leaf) => Some(&leaf.value),
+            Node::Map(_) => None,
+        }
     }
 
     /// Whether the user exists and may log in.
     pub fn is_enabled(&self, user: &str) -> bool {
-        self.user_field(user, "login_enabled").and_then(|v| v.as_bool()).unwrap_or(false)
+        self.user_field(user, "login_enabled").and_then(Value::as_bool).unwrap_or(false)
     }
 
-    /// The groups of a user, the first one first; empty if there is no such user.
-    pub fn groups_of(&self, user: &str) -> Vec<String> {
-        let first = self.user_field(user, "group").and_then(|v| v.as_str().map(str::to_owned));
-        let more = self.user_field(user, "additional_groups");
-        let more = more.as_ref().and_then(|v| v.as_array()).into_iter().flatten();
-        let more = more.filter_map(|v| v.as_str().map(str::to_owned));
-        first.into_iter().chain(more).collect()
+    /// The groups of a user, the first one first; none if there is no such user.
+    pub fn groups_of(&self, user: &str) -> impl Iterator<Item = &str> {
+        let first = self.user_field(user, "group").and_then(Value::as_str);
+        let more = self.user_field(user, "additional_groups").and_then(Value::as_array);
+        first.into_iter().chain(more.into_iter().flatten().filter_map(Value::as_str))
     }
 
     /// Whether the user is in one of the groups.
     pub fn is_in_any(&self, user: &str, groups: &[&str]) -> bool {
-        self.groups_of(user).iter().any(|group| groups.contains(&group.as_str()))
+        self.groups_of(user).any(|group| groups.contains(&group))
     }
 
     /// Whether the user sees every job: root, members of exaadm and auditor.
@@ -271,7 +297,7 @@ impl State {
     }
 
     /// Checks a caller against what a job needs; says which rule allowed it.
-    pub fn may(&self, user: &str, needs: &Needs) -> Result<String, Denied> {
+    pub fn may<'a>(&self, user: &'a str, needs: &'a Needs) -> Result<Rule<'a>, Denied> {
         if self.credential_revision(user).is_none() {
             return Err(Denied::NoSuchUser(user.to_owned()));
         }
@@ -279,17 +305,17 @@ impl State {
             return Err(Denied::Disabled(user.to_owned()));
         }
         if needs.everyone {
-            return Ok("every user may".to_owned());
+            return Ok(Rule::Everyone);
         }
         if needs.users.iter().any(|allowed| allowed == user) {
-            return Ok(format!("user {user} is allowed"));
+            return Ok(Rule::User(user));
         }
         if needs.self_user.as_deref() == Some(user) {
-            return Ok("it is about the caller".to_owned());
+            return Ok(Rule::Caller);
         }
-        let groups = self.groups_of(user);
-        match needs.groups.iter().find(|allowed| groups.contains(allowed)) {
-            Some(group) => Ok(format!("group {group} is allowed")),
+        let is_in = |allowed: &&String| self.groups_of(user).any(|group| group == **allowed);
+        match needs.groups.iter().find(is_in) {
+            Some(group) => Ok(Rule::Group(group)),
             None => Err(Denied::NotAllowed { user: user.to_owned(), allowed: allowed_text(needs) }),
         }
     }
@@ -302,7 +328,7 @@ impl State {
     /// The live job with this id. The node part of the id must be the one the job was given.
     pub fn live_job(&self, id: &str) -> Option<&Arc<Job>> {
         let (_, sequence) = crate::job::parse_job_id(id)?;
-        self.jobs.get(&sequence).filter(|job| job.record.job == id)
+        self.jobs.get(&sequence).filter(|job| *job.record.job == *id)
     }
 
     /// The doubts that hold locks. One of a job without locks only waits for its late evidence.

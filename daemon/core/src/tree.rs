@@ -15,6 +15,7 @@ use imbl::ordmap::DiffItem;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
+use std::borrow::Cow;
 use std::sync::Arc;
 use tiebeam_proto::{canonical, limits::CONFIG_LIMITS};
 
@@ -154,6 +155,14 @@ impl Node {
             Node::Map(map) => Value::Object(
                 map.iter().map(|(name, node)| (name.to_string(), node.to_sealed_value())).collect(),
             ),
+        }
+    }
+
+    /// The text in the child of this name, if there is one.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        match &**self.as_map()?.get(name)? {
+            Node::Leaf(leaf) => leaf.value.as_str(),
+            Node::Map(_) => None,
         }
     }
 
@@ -340,9 +349,10 @@ fn edit(
 ) -> OrdMap<Name, Arc<Node>> {
     let mut children = children.clone();
     match child {
-        Some(node) => {
-            children.insert(Arc::from(name), node);
-        }
+        Some(node) => match children.get_mut(name) {
+            Some(slot) => *slot = node,
+            None => drop(children.insert(Arc::from(name), node)),
+        },
         None => {
             children.remove(name);
         }
@@ -435,11 +445,12 @@ impl Tree {
 
     /// The node at `path`.
     pub fn get(&self, path: &Path) -> Option<&Arc<Node>> {
-        let mut node = &self.root;
-        for name in path.names() {
-            node = node.as_map()?.get(&name)?;
-        }
-        Some(node)
+        path.names().try_fold(&self.root, |node, name| node.as_map()?.get(&name))
+    }
+
+    /// The node that these names lead to.
+    pub fn at(&self, names: &[&str]) -> Option<&Arc<Node>> {
+        names.iter().try_fold(&self.root, |node, name| node.as_map()?.get(name))
     }
 
     /// The value at `path` as users see it.
@@ -455,7 +466,7 @@ impl Tree {
     /// The tree with `value` at `path`; missing maps above it are made. What is equal stays as it
     /// is, with its revision.
     pub fn set(&self, path: &Path, value: &Value, revision: u64) -> Result<Tree, TreeError> {
-        let names: Vec<String> = path.names().collect();
+        let names: Vec<_> = path.names().collect();
         let old = self.get(path);
         let node = build(path, names.len(), value, old, revision)?;
         if old.is_some_and(|old| Arc::ptr_eq(old, &node)) {
@@ -464,7 +475,7 @@ impl Tree {
         if names.is_empty() && node.as_map().is_none() {
             return Err(TreeError::Root);
         }
-        let root = replace(&self.root, &Path::root(), &names, Some(node), revision)?;
+        let root = replace(&self.root, &names, 0, Some(node), revision)?;
         if root.bytes() > CONFIG_LIMITS.1 {
             return Err(TreeError::TreeTooLarge(root.bytes()));
         }
@@ -473,14 +484,14 @@ impl Tree {
 
     /// The tree without `path`; the same tree if there is nothing.
     pub fn remove(&self, path: &Path, revision: u64) -> Result<Tree, TreeError> {
-        let names: Vec<String> = path.names().collect();
+        let names: Vec<_> = path.names().collect();
         if names.is_empty() {
             return Err(TreeError::Root);
         }
         if self.get(path).is_none() {
             return Ok(self.clone());
         }
-        Ok(Tree { root: replace(&self.root, &Path::root(), &names, None, revision)? })
+        Ok(Tree { root: replace(&self.root, &names, 0, None, revision)? })
     }
 }
 
@@ -529,21 +540,24 @@ fn reuse(node: Node, old: Option<&Arc<Node>>) -> Arc<Node> {
 
 fn replace(
     node: &Arc<Node>,
-    at: &Path,
-    names: &[String],
+    names: &[Cow<'_, str>],
+    depth: usize,
     child: Option<Arc<Node>>,
     revision: u64,
 ) -> Result<Arc<Node>, TreeError> {
-    let Some((first, rest)) = names.split_first() else {
+    let Some((first, rest)) = names[depth..].split_first() else {
         return Ok(child.expect("only a set replaces the root"));
     };
-    let Node::Map(map) = &**node else { return Err(TreeError::NotAMap(at.clone())) };
+    let Node::Map(map) = &**node else {
+        let at = names[..depth].iter().fold(Path::root(), |at, name| at.child(name));
+        return Err(TreeError::NotAMap(at));
+    };
     let below = if rest.is_empty() {
         child
     } else {
         let empty = || Arc::new(Node::Map(MapNode::from_children(OrdMap::new(), revision)));
         let next = map.get(first).cloned().unwrap_or_else(empty);
-        Some(replace(&next, &at.child(first), rest, child, revision)?)
+        Some(replace(&next, names, depth + 1, child, revision)?)
     };
     Ok(Arc::new(Node::Map(map.with(first, below, revision))))
 }

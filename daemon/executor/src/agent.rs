@@ -52,7 +52,7 @@ impl<F: Faults> Agent<F> {
                     found.push(Tending {
                         faults: self.faults,
                         name,
-                        id: job.record.job.clone(),
+                        id: job.record.job.to_string(),
                         node: self.own,
                         epoch: command.epoch,
                         command: Some(command.clone()),

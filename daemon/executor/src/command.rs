@@ -48,7 +48,9 @@ pub fn ask(state: &State, job: u64, key: &str, digest: &str) -> Ask {
             "the job's code changed: a command has other arguments than were recorded",
         ),
         Some(_) => match live.record.commands.iter().find(|record| record.name == key) {
-            Some(record) if record.result != "open" => Ask::Ended(Box::new(record.clone())),
+            Some(record) if record.result != "open" => {
+                Ask::Ended(Box::new(CommandRecord::clone(record)))
+            }
             _ => Ask::Await,
         },
     }

@@ -120,7 +120,7 @@ impl<F: Faults> Conductor<F> {
         let mut acts = Vec::new();
         if !self.faults.skips(Step::ScheduleWaiting) {
             let live = |job: &u64| sight.state.jobs.get(job);
-            let id = |job: u64| Some(Act::GiveUp { id: live(&job)?.record.job.clone(), job });
+            let id = |job: u64| Some(Act::GiveUp { id: live(&job)?.record.job.to_string(), job });
             acts.extend(due.overdue.into_iter().filter_map(id));
             acts.extend(due.schedule.into_iter().map(Act::Schedule));
         }

@@ -39,15 +39,15 @@ pub struct Admitted<F = Sound> {
     /// Who asks.
     pub user: String,
     /// What the record keeps of the request.
-    pub request: RequestFacts,
+    pub request: Arc<RequestFacts>,
     /// What salts of commitments are made from.
     pub nonce: String,
     /// When it was admitted.
     pub submitted: Time,
     /// What the caller needs.
-    pub needs: Needs,
+    pub needs: Arc<Needs>,
     /// What the job holds while it runs.
-    pub locks: Vec<Lock>,
+    pub locks: Arc<[Lock]>,
     faults: F,
 }
 
@@ -57,7 +57,7 @@ pub struct Caller {
     /// The user.
     pub user: String,
     /// What the record keeps of the request.
-    pub request: RequestFacts,
+    pub request: Arc<RequestFacts>,
     /// A nonce that no other call has.
     pub nonce: String,
     /// The wall clock.
@@ -89,8 +89,11 @@ pub fn admit<F: Faults>(
     let needs = needs(declaration, &params);
     let Caller { user, request, nonce, submitted } = caller;
     state.may(&user, &needs).map_err(|denied| Declined::Denied(denied.to_string()))?;
-    let request = RequestFacts { request_id: kwargs.request_id.clone(), ..request };
-    let locks = (declaration.locks)(&params);
+    let request = match &kwargs.request_id {
+        None => request,
+        id => Arc::new(RequestFacts { request_id: id.clone(), ..(*request).clone() }),
+    };
+    let (needs, locks) = (Arc::new(needs), (declaration.locks)(&params).into());
     Ok(Admitted {
         declaration,
         params,
@@ -173,13 +176,13 @@ impl<F: Faults> Admitted<F> {
         let deadline_s =
             self.kwargs.deadline_s.or(declaration.deadline_s).unwrap_or_else(default_s);
         Submission {
-            name: declaration.name.to_owned(),
+            name: Arc::from(declaration.name),
             kind: declaration.kind,
-            user: self.user.clone(),
+            user: Arc::from(self.user.as_str()),
             credential_revision: state.credential_revision(&self.user).unwrap_or(0),
             reason: self.kwargs.reason.clone(),
             mode: if self.kwargs.dry_run { Mode::DryRun } else { Mode::Immediate },
-            parameters: shown.parameters,
+            parameters: Arc::new(shown.parameters),
             nonce: shown.committed.then(|| self.nonce.clone()),
             inputs,
             request: self.request.clone(),

@@ -162,7 +162,7 @@ fn wrap(covered: &Path, path: &Path, value: &Value) -> Value {
     if path.covers(covered) {
         return value_at(value, path, covered).unwrap_or(Value::Null);
     }
-    let between: Vec<String> = path.names().skip(covered.depth()).collect();
+    let between: Vec<_> = path.names().skip(covered.depth()).collect();
     between.into_iter().rev().fold(value.clone(), |inner, name| json!({ name: inner }))
 }
 
@@ -171,18 +171,18 @@ pub(crate) fn value_at(value: &Value, path: &Path, place: &Path) -> Option<Value
     if place.covers(path) {
         return Some(value.clone());
     }
-    place.names().skip(path.depth()).try_fold(value, |v, name| v.get(&name)).cloned()
+    place.names().skip(path.depth()).try_fold(value, |v, name| v.get(&*name)).cloned()
 }
 
 /// `value` without what stands at the secret places; a wholly secret value is null for a moment.
 pub(crate) fn without(value: &Value, path: &Path, secrets: &[Path]) -> Value {
     let mut value = value.clone();
     for place in secrets {
-        let names: Vec<String> = place.names().skip(path.depth()).collect();
+        let names: Vec<_> = place.names().skip(path.depth()).collect();
         let Some((last, above)) = names.split_last() else { return Value::Null };
-        let parent = above.iter().try_fold(&mut value, |v, name| v.get_mut(name));
+        let parent = above.iter().try_fold(&mut value, |v, name| v.get_mut(&**name));
         if let Some(object) = parent.and_then(Value::as_object_mut) {
-            object.remove(last);
+            object.remove(&**last);
         }
     }
     value

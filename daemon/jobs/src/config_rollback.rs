@@ -48,7 +48,7 @@ fn check(params: &Params) -> Result<(), RpcError> {
     within(params, "revision", 1..=i64::MAX)?;
     let text = params.get("path").and_then(Value::as_str).unwrap_or_default();
     let path = Path::parse(text).unwrap_or_default();
-    let names: Vec<String> = path.names().collect();
+    let names: Vec<_> = path.names().collect();
     match (path.section(), names.get(1)) {
         ("", _) => Ok(()),
         ("nodes" | "cluster", _) => {
@@ -56,7 +56,7 @@ fn check(params: &Params) -> Result<(), RpcError> {
             let error = RpcError::new(ErrorCode::Forbidden, text).field("path");
             Err(error.hint("use the jobs of the group cluster"))
         }
-        ("ssl", Some(name)) if restore::CERTIFICATE.contains(&name.as_str()) => {
+        ("ssl", Some(name)) if restore::CERTIFICATE.contains(&&**name) => {
             let error = invalid("path", "a certificate is rolled back with all of `ssl`");
             Err(error.hint("use cert_update to put another certificate in place"))
         }

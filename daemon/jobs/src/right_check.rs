@@ -54,7 +54,7 @@ async fn right_check(run: Run) -> Result<Value, JobError> {
     let none = Map::new();
     let params = run.param("params").and_then(Value::as_object).unwrap_or(&none);
     Ok(match state.may(user, &crate::needs(&job.declaration, params)) {
-        Ok(rule) => json!({"allowed": true, "rule": rule}),
+        Ok(rule) => json!({"allowed": true, "rule": rule.to_string()}),
         Err(denied) => json!({"allowed": false, "why": denied.to_string()}),
     })
 }

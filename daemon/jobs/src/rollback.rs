@@ -58,7 +58,7 @@ fn all_users(
 ) -> Result<(), JobError> {
     let named = |value: Option<&Value>| -> Map<String, Value> {
         match (at.names().nth(1), value) {
-            (Some(name), Some(value)) => [(name, value.clone())].into_iter().collect(),
+            (Some(name), Some(value)) => [(name.into_owned(), value.clone())].into_iter().collect(),
             (None, Some(Value::Object(users))) => users.clone(),
             _ => Map::new(),
         }

@@ -181,7 +181,7 @@ impl Run {
         });
         match checked {
             Err(error) => {
-                let output = error.output().cloned();
+                let output = error.output().cloned().map(Arc::new);
                 Plan { output, ..draft.failed(error.outcome(), error.to_string()) }
             }
             Ok(_) if dry_run => dry_plan(&draft),

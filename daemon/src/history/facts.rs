@@ -6,6 +6,7 @@
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use tiebeam_proto::record::JobRecord;
 use tiebeam_proto::{Kind, Outcome, Stage, time::Time};
 
 /// Bytes of a reason that a list shows; the record has the whole.
@@ -171,6 +172,30 @@ impl Facts {
         }
     }
 
+    /// The same facts of a job's record, for who has it at hand: apply, once for every job.
+    pub fn of_job(record: &JobRecord) -> Facts {
+        let stages = &record.stages;
+        let begun = stages.submitted.unwrap_or_default();
+        let ended = stages.committed.or(stages.finished).unwrap_or(begun);
+        let mut nodes: Vec<u32> = record.commands.iter().map(|command| command.node).collect();
+        nodes.push(record.scheduling.master);
+        nodes.sort_unstable();
+        nodes.dedup();
+        Facts {
+            subject: subject(Some(&record.job), None, false),
+            kind: Some(record.kind),
+            outcome: record.outcome,
+            committed: stages.committed.is_some(),
+            name: record.name.to_string(),
+            user: record.user.to_string(),
+            nodes,
+            begun: begun.0,
+            ended: ended.0,
+            revision: record.result.result_revision,
+            note: cut(record.reason.clone().unwrap_or_default()),
+        }
+    }
+
     /// The job that this is the record of.
     pub fn job(&self) -> Option<JobId> {
         match self.subject {
@@ -272,6 +297,17 @@ mod tests {
         assert_eq!(JobId::parse(&id.to_string()), Some(id));
         for wrong in ["", "11", "11.", ".1", "011.1", "11.v7", "+1.1", "1.1.1", "4294967296.1"] {
             assert_eq!(JobId::parse(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_record_and_its_bytes_tell_the_same() {
+        for number in 1..40 {
+            let mut job = crate::history::fixture::job(number);
+            job["reason"] = json!("é".repeat(number as usize * 3));
+            let record: JobRecord = serde_json::from_value(job).unwrap();
+            let canonical = tiebeam_proto::canonical::of_sorted(&record);
+            assert_eq!(Facts::of_job(&record), Facts::of(&canonical));
         }
     }
 

@@ -85,8 +85,8 @@ impl Queue {
     }
 
     /// Takes a record over; waits while there is no room.
-    pub(super) fn archive(&self, record: Archived) -> Result<(), HistoryError> {
-        let facts = Arc::new(Facts::of(&record.canonical));
+    pub(super) fn archive(&self, record: Archived, facts: Facts) -> Result<(), HistoryError> {
+        let facts = Arc::new(facts);
         let mut inner = self.lock();
         while inner.failed.is_none() && !inner.stopping && inner.is_full() {
             inner = self.room.wait(inner).unwrap_or_else(PoisonError::into_inner);

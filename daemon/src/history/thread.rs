@@ -7,6 +7,7 @@
 //! cannot write ends it: from then on everything that would need it is refused, with the reason.
 
 use super::append::{Entry, Opened, Segments};
+use super::facts::Facts;
 use super::fill::Filler;
 use super::hot::{self, Hot};
 use super::index::{Batch, IndexError, discard, mark_key};
@@ -21,7 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tiebeam_proto::chain::Head;
-use tiebeam_proto::record::Archived;
+use tiebeam_proto::record::{Archived, JobRecord};
 
 /// The segments are synced this often without being asked, so that the log prefix may be dropped.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
@@ -202,7 +203,17 @@ impl HistoryHandle {
     /// # Errors
     /// [`HistoryError::Stopped`] if the thread has ended.
     pub fn archive(&self, record: Archived) -> Result<(), HistoryError> {
-        self.shared.queue.archive(record)
+        let facts = Facts::of(&record.canonical);
+        self.shared.queue.archive(record, facts)
+    }
+
+    /// As [`HistoryHandle::archive`], for the record of a job that is at hand: its canonical form
+    /// need not be read for what it is found by.
+    ///
+    /// # Errors
+    /// [`HistoryError::Stopped`] if the thread has ended.
+    pub fn archive_job(&self, record: Archived, job: &JobRecord) -> Result<(), HistoryError> {
+        self.shared.queue.archive(record, Facts::of_job(job))
     }
 
     /// Waits until everything up to this record is durable, and gives up to where that is true.

@@ -87,7 +87,7 @@ fn live(state: &State, request: &Request, visible_to: Option<&str>) -> Vec<Value
     let jobs = state.jobs.values().rev().filter(|job| {
         job.stage < Stage::Finished
             && request.filter.stage.is_none_or(|stage| stage == job.stage)
-            && visible_to.is_none_or(|user| user == job.record.user)
+            && visible_to.is_none_or(|user| user == &*job.record.user)
             && fits(&job.record, request)
     });
     jobs.take(PAGE_RECORDS_MAX).map(|job| summary(&job.record, job.stage.name())).collect()
@@ -96,9 +96,9 @@ fn live(state: &State, request: &Request, visible_to: Option<&str>) -> Vec<Value
 fn fits(record: &JobRecord, request: &Request) -> bool {
     let filter = &request.filter;
     let submitted = record.stages.submitted.unwrap_or_default();
-    filter.name.as_ref().is_none_or(|name| *name == record.name)
-        && filter.user.as_ref().is_none_or(|user| *user == record.user)
-        && filter.job.as_ref().is_none_or(|job| *job == record.job)
+    filter.name.as_ref().is_none_or(|name| **name == *record.name)
+        && filter.user.as_ref().is_none_or(|user| **user == *record.user)
+        && filter.job.as_ref().is_none_or(|job| **job == *record.job)
         && filter.node.is_none_or(|node| {
             node == record.scheduling.master || record.commands.iter().any(|c| c.node == node)
         })

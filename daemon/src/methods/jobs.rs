@@ -15,7 +15,7 @@ use tiebeam_core::job::parse_job_id;
 use tiebeam_core::proposal::{Body, Cancel};
 use tiebeam_proto::limits::WAIT_SECONDS;
 use tiebeam_proto::outcome::UNFINISHED;
-use tiebeam_proto::record::{CommandRecord, JobRecord};
+use tiebeam_proto::record::JobRecord;
 use tiebeam_proto::{ErrorCode, ResultObject, RpcError};
 
 const START_ARGUMENTS: &[&str] = &["name", "kwargs"];
@@ -253,7 +253,7 @@ fn job_result(engine: &Engine, call: &Call, a: &Arguments) -> Result<Value, RpcE
 /// Keeps that somebody read a job that is not theirs (ruling 46).
 fn note_read(engine: &Engine, call: &Call, record: &JobRecord) {
     let user = user_of(call);
-    if user != record.user && engine.board.state().is_in_any(user, &["auditor"]) {
+    if user != &*record.user && engine.board.state().is_in_any(user, &["auditor"]) {
         engine.auth.note_auditor_read(user, &submit::source_text(call.source), &record.job);
     }
 }
@@ -303,7 +303,7 @@ async fn job_cancel(engine: Arc<Engine>, call: Call, a: Arguments) -> Result<Val
     let state = engine.board.state();
     let user = user_of(&call);
     // An auditor reads every job's record and does nothing else.
-    let may = user == record.user || user == "root" || state.is_in_any(user, &["exaadm"]);
+    let may = user == &*record.user || user == "root" || state.is_in_any(user, &["exaadm"]);
     if !may {
         return Err(RpcError::new(
             ErrorCode::Forbidden,
@@ -353,7 +353,7 @@ async fn command_output(
     let late = crate::facts::addenda(engine, &record.job).into_iter().rev();
     let late = late.filter_map(|addendum| serde_json::from_value(addendum["command"].clone()).ok());
     let own = record.commands.iter().cloned();
-    let command = late.chain(own).find(|command: &CommandRecord| command.name == name);
+    let command = late.chain(own).find(|command| command.name == name);
     let Some(command) = command else {
         let names: Vec<&str> = record.commands.iter().map(|one| one.name.as_str()).collect();
         let error = RpcError::new(ErrorCode::InvalidArguments, "the job has no such command");

@@ -104,7 +104,7 @@ fn user_state(engine: &Engine, call: &Call) -> Value {
     };
     json!({
         "user": caller.user,
-        "groups": engine.board.state().groups_of(&caller.user),
+        "groups": engine.board.state().groups_of(&caller.user).collect::<Vec<_>>(),
         "via": via,
         "expires": caller.expires,
     })

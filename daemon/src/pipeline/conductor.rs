@@ -110,7 +110,7 @@ async fn plan(engine: &Arc<Engine>, run: &mut Run) -> Plan {
     };
     let facts = WorldFacts {
         nonce: job.record.nonce.clone().unwrap_or_else(|| fresh_nonce(engine)),
-        live: Some((job.sequence, job.record.job.clone())),
+        live: Some((job.sequence, job.record.job.to_string())),
     };
     let dry_run = job.record.mode == tiebeam_proto::record::Mode::DryRun;
     let user = &job.record.user;

@@ -15,7 +15,7 @@ pub struct Flight {
 /// Locks in flight; given back when this is dropped.
 pub struct Reserved {
     flight: Flight,
-    locks: Vec<Lock>,
+    locks: Arc<[Lock]>,
 }
 
 impl Flight {

@@ -69,7 +69,7 @@ async fn cancel(engine: &Engine, sequence: u64, child: u64) {
 
 fn id_of(engine: &Engine, sequence: u64) -> String {
     let state = engine.board.state();
-    state.jobs.get(&sequence).map_or_else(String::new, |job| job.record.job.clone())
+    state.jobs.get(&sequence).map_or_else(String::new, |job| job.record.job.to_string())
 }
 
 /// The job that the part has, by what is recorded of it; else it is started, and that is recorded.

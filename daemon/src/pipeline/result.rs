@@ -43,7 +43,7 @@ pub fn object(engine: &Engine, user: &str, record: &JobRecord, ended: bool) -> R
         return ResultObject::unfinished(&record.job);
     }
     let mut result = job::result_of(record);
-    if user == record.user {
+    if user == &*record.user {
         fill_in_secrets(engine, record, &mut result);
     }
     result

@@ -85,7 +85,7 @@ pub async fn start_part(
     let source = format!("job {}", whole.job);
     let (protocol, peer) = ("internal".to_owned(), whole.request.peer.clone());
     let facts = RequestFacts { protocol, peer, ..RequestFacts::default() };
-    let asker = Asker { user: whole.user.clone(), source, facts: &facts };
+    let asker = Asker { user: whole.user.to_string(), source, facts: Arc::new(facts) };
     start_admitted(engine, admit(engine, &asker, job, kwargs)?).await
 }
 
@@ -123,7 +123,7 @@ pub async fn volatile(
     let id = engine.volatile.next_id();
     let mut result =
         tiebeam_proto::ResultObject::finished(&id, plan.outcome, plan.error.as_deref());
-    result.result_output = plan.output;
+    result.result_output = plan.output.map(Arc::unwrap_or_clone);
     result.result_warnings = plan.warnings;
     engine.volatile.keep(&user, result.clone());
     engine.metrics.volatile_reads.inc();
@@ -131,23 +131,23 @@ pub async fn volatile(
 }
 
 /// Who asks for a job, and from where.
-struct Asker<'a> {
+struct Asker {
     user: String,
     source: String,
-    facts: &'a RequestFacts,
+    facts: Arc<RequestFacts>,
 }
 
-impl Asker<'_> {
-    fn of(call: &Call) -> Result<Asker<'_>, RpcError> {
+impl Asker {
+    fn of(call: &Call) -> Result<Asker, RpcError> {
         let caller = call.caller.as_ref().map(|caller| caller.user.clone());
         let user = caller.ok_or_else(|| RpcError::new(ErrorCode::Forbidden, "log in first"))?;
-        Ok(Asker { user, source: source_text(call.source), facts: &call.facts })
+        Ok(Asker { user, source: source_text(call.source), facts: call.facts.clone() })
     }
 }
 
 fn admit(
     engine: &Arc<Engine>,
-    asker: &Asker<'_>,
+    asker: &Asker,
     job: &'static Job,
     kwargs: Kwargs,
 ) -> Result<Admitted, RpcError> {

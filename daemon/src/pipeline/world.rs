@@ -268,7 +268,7 @@ impl World for JobWorld {
         let Some((_, id)) = &self.facts.live else { return };
         let state = self.engine.board.state();
         let Some(job) = state.live_job(id) else { return };
-        let (job, user) = (id.clone(), job.record.user.clone());
+        let (job, user) = (id.clone(), job.record.user.to_string());
         self.engine.metrics.progress.note(Word { job, user, percent, text: text.to_owned() });
     }
 }

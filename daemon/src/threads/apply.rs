@@ -22,8 +22,8 @@ use tiebeam_core::member::Seat;
 use tiebeam_core::proposal::Proposal;
 use tiebeam_core::state::FEATURE_LEVEL;
 use tiebeam_core::{State, job};
-use tiebeam_proto::Stage;
 use tiebeam_proto::chain::Head;
+use tiebeam_proto::{Outcome, Stage};
 use tiebeam_replica::membership::{Change, decode_change};
 use tiebeam_replica::{Entry, EntryKind};
 use tokio::sync::{oneshot, watch};
@@ -190,14 +190,24 @@ impl Applier {
         Some(Event { cursor: (entry.index, 0), what: What::Master { node, term: entry.term } })
     }
 
+    fn count(&self, outcome: Option<Outcome>) {
+        if let Some(outcome) = outcome {
+            let label = OutcomeLabel { outcome: outcome.name() };
+            self.metrics.jobs.get_or_create(&label).inc();
+        }
+    }
+
     fn carry_out(&mut self, effect: Effect, gathered: &mut Gathered) {
         match effect {
             Effect::Archive(archived, record) => {
-                if let Some(outcome) = record.and_then(|record| record.outcome) {
-                    let label = OutcomeLabel { outcome: outcome.name() };
-                    self.metrics.jobs.get_or_create(&label).inc();
-                }
-                if let Err(error) = self.history.archive(archived) {
+                let taken = match record {
+                    Some(record) => {
+                        self.count(record.outcome);
+                        self.history.archive_job(archived, &record)
+                    }
+                    None => self.history.archive(archived),
+                };
+                if let Err(error) = taken {
                     stop_the_node("the history takes no more records", &error);
                 }
             }

@@ -188,7 +188,7 @@ impl Archive {
     }
 
     fn note(&mut self, record: &Arc<JobRecord>) {
-        self.jobs.insert(record.job.clone(), record.clone());
+        self.jobs.insert(record.job.to_string(), record.clone());
         if let Some(revision) = record.result.result_revision {
             Arc::make_mut(&mut self.revisions).insert(revision, record.clone());
         }

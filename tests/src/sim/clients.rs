@@ -313,7 +313,7 @@ impl Simulation {
         let revision = record.result.result_revision;
         let ledger = &mut self.ledger;
         ledger.acknowledged.push(Acknowledged {
-            job: record.job.clone(),
+            job: record.job.to_string(),
             outcome: record.outcome.unwrap_or(Outcome::Indeterminate),
             revision,
             hash: revision.and_then(|revision| ledger.revisions.get(&revision).copied()),

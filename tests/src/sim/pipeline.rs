@@ -165,7 +165,7 @@ impl Simulation {
         let view = process.board.clone();
         let facts = RequestFacts { protocol: "json-rpc".to_owned(), ..RequestFacts::default() };
         let submitted = self.wall(at);
-        let caller = Caller { user: request.user.clone(), request: facts, nonce, submitted };
+        let caller = Caller { user: request.user.clone(), request: facts.into(), nonce, submitted };
         let kwargs = Kwargs {
             params: request.params.clone(),
             volatile: request.volatile,
@@ -461,7 +461,7 @@ impl Simulation {
         invariants::reads_see_what_was_committed(&board, call.floor)?;
         let plan = self.plan_alone(at, &call, board.clone());
         let found = (plan.outcome == Outcome::Ok).then_some(plan.output).flatten();
-        self.reply(call.client, call.attempt, Reply::Read(found));
+        self.reply(call.client, call.attempt, Reply::Read(found.as_deref().cloned()));
         Ok(())
     }
 

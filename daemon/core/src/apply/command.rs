@@ -44,7 +44,7 @@ impl State {
         }
         if job.stage == Stage::Scheduled {
             job.advance(Move::Begin, intent.time).expect("a scheduled job begins");
-            entry.stage(job, Stage::Executed, intent.time);
+            entry.stage(&job.record, Stage::Executed, intent.time);
         }
         job.commands.push(Command {
             key: intent.key.clone(),
@@ -59,13 +59,13 @@ impl State {
         // Nobody would ever say how a command on a node that was removed meanwhile ended.
         let result = if is_member { "open" } else { "refused" };
         let evidence = "its node was no member any more when it was to begin".to_owned();
-        job.record_mut().commands.push(CommandRecord {
+        job.record_mut().commands.push(Arc::new(CommandRecord {
             name: intent.key.clone(),
             node: intent.node,
             result: result.to_owned(),
             evidence: (!is_member).then_some(evidence),
             ..CommandRecord::default()
-        });
+        }));
         entry.command(job, &intent.key, intent.node, result);
         entry.due();
         Answer::Done
@@ -91,7 +91,7 @@ impl State {
             record.truncated = true;
         }
         entry.command(job, &ended.key, record.node, &record.result);
-        job.record_mut().commands[at] = record;
+        job.record_mut().commands[at] = Arc::new(record);
         entry.due();
         Answer::Done
     }
@@ -167,7 +167,7 @@ mod tests {
     fn runs_on(node: u32, locks: Vec<Lock>) -> State {
         let mut state = state();
         let mut call = submission(&state);
-        (call.locks, call.inputs) = (locks, Some("sealed".into()));
+        (call.locks, call.inputs) = (locks.into(), Some("sealed".into()));
         apply(&mut state, Body::Submit(Box::new(call)));
         apply(&mut state, Body::Schedule(Schedule { job: 1, time: Time(1) }));
         apply(&mut state, intent(node));

@@ -7,7 +7,7 @@ use crate::proposal::{Committed, Finish, Plan};
 use crate::state::{Doubt, State};
 use std::sync::Arc;
 use tiebeam_proto::outcome::Move;
-use tiebeam_proto::record::{CommandRecord, NodesApplied};
+use tiebeam_proto::record::NodesApplied;
 use tiebeam_proto::{Outcome, Stage};
 
 /// Doubts without locks that State keeps at once.
@@ -37,7 +37,7 @@ impl State {
         if job.stage == Stage::Scheduled {
             let began = finish.executed.unwrap_or(finish.finished);
             job.advance(Move::Begin, began).expect("a scheduled job begins");
-            entry.stage(&job, Stage::Executed, began);
+            entry.stage(&job.record, Stage::Executed, began);
         }
         self.settle_locks(&mut job, finish);
         entry.due();
@@ -65,7 +65,7 @@ impl State {
                 false => (Outcome::Failed, Some(format!("a part of it was cancelled: {why}"))),
             };
         }
-        let known = job.record.commands.iter().all(CommandRecord::is_definite);
+        let known = job.record.commands.iter().all(|command| command.is_definite());
         if !known && !matches!(plan.outcome, Outcome::Ok | Outcome::Indeterminate) {
             let why = plan.error.take().unwrap_or_default();
             plan.outcome = Outcome::Indeterminate;
@@ -86,6 +86,7 @@ impl State {
         let commands: Vec<_> = open.into_iter().chain(unknown).collect();
         for command in &mut job.record_mut().commands {
             if command.result == "open" {
+                let command = Arc::make_mut(command);
                 command.result = "indeterminate".to_owned();
                 command.evidence = Some("the job ended before the command's end was known".into());
             }
@@ -95,8 +96,8 @@ impl State {
             return;
         }
         let doubt = Doubt {
-            job: job.record.job.clone(),
-            locks: job.locks.clone(),
+            job: job.record.job.to_string(),
+            locks: job.locks.to_vec(),
             commands,
             since: finish.finished,
             gone: job.commands.iter().filter(|one| one.lost).map(|one| one.node).collect(),
@@ -130,7 +131,7 @@ impl State {
         };
         finish.plan.outcome == Outcome::Indeterminate
             && job.open_commands().next().is_none()
-            && job.record.commands.iter().all(CommandRecord::is_definite)
+            && job.record.commands.iter().all(|command| command.is_definite())
     }
 
     pub(super) fn apply_committed(&mut self, entry: &mut Entry, committed: &Committed) -> Answer {
@@ -139,9 +140,12 @@ impl State {
                 continue;
             }
             let job = self.jobs.remove(sequence).expect("an uncommitted job is live");
-            let mut job = Arc::unwrap_or_clone(job);
-            job.advance(Move::Commit, committed.time).expect("a finished job commits");
-            job.record_mut().nodes = Some(NodesApplied {
+            job.stage.next(Move::Commit).expect("a finished job commits");
+            // The State that is shown still has the job: its record alone is made anew.
+            let mut record = job.record.clone();
+            let stamped = Arc::make_mut(&mut record);
+            stamped.stages.committed = Some(committed.time);
+            stamped.nodes = Some(NodesApplied {
                 applied: committed.applied.clone(),
                 pending: committed.pending.iter().map(|(node, _)| *node).collect(),
                 reasons: committed
@@ -150,8 +154,8 @@ impl State {
                     .map(|(node, why)| (node.to_string(), why.clone()))
                     .collect(),
             });
-            entry.stage(&job, Stage::Committed, committed.time);
-            let record = self.archive_job(entry, job);
+            entry.stage(&record, Stage::Committed, committed.time);
+            let record = self.archive_job(entry, record);
             self.archive_full_tree(entry, &record, committed.time);
         }
         Answer::Done

@@ -13,7 +13,7 @@ use crate::effect::{Answer, Effect};
 use crate::job::Job;
 use crate::member::incarnation;
 use crate::path::{Path, path};
-use crate::proposal::{Committed, Finish, Header, Needs, Plan, Skipped, Submission};
+use crate::proposal::{Committed, Finish, Header, Plan, Skipped, Submission};
 use crate::state::{Member, State};
 use crate::tree::{Hash, Node, Tree, TreeError, sealed_digest};
 use serde_json::{Map, Value, json};
@@ -98,12 +98,12 @@ impl State {
         self.lose_dropped(&mut entry, new);
         self.end_live_jobs(&mut entry, new);
         let mut job = self.incarnation_job(new);
-        job.record_mut().change = diff::between(&self.config, &config, &Path::root());
+        job.record_mut().change = diff::between(&self.config, &config, &Path::root()).into();
         job.record_mut().result.result_revision = Some(revision);
         (self.config, self.revision) = (config, revision);
         self.seat_alone(new, entry.index);
         self.keep_full_tree(revision);
-        let record = self.archive_job(&mut entry, job);
+        let record = self.archive_job(&mut entry, job.record);
         self.archive_full_tree(&mut entry, &record, new.wall);
         let archived = |effect| match effect {
             Effect::Archive(archived, _) => Some(archived),
@@ -180,7 +180,7 @@ impl State {
             job.advance(Move::Refuse, time).expect("a waiting job can be refused");
             let why = "it waited when the backup was made that was restored now";
             job.end(Outcome::Cancelled, Some(why.to_owned()));
-            self.archive_job(entry, job);
+            self.archive_job(entry, job.record);
         }
         for job in self.running.clone() {
             let why = "it ran when the backup was made that was restored now";
@@ -200,29 +200,29 @@ impl State {
         parameters.insert("incarnation".into(), json!(self.cluster.incarnation + 1));
         parameters.insert("node".into(), json!(new.node));
         let submission = Submission {
-            name: new.cause.job().to_owned(),
+            name: new.cause.job().into(),
             kind: Kind::Modify,
-            user: "root".to_owned(),
+            user: "root".into(),
             credential_revision: self.credential_revision("root").unwrap_or_default(),
             reason: Some(new.reason.clone()),
             mode: Mode::Immediate,
-            parameters,
+            parameters: Arc::new(parameters),
             nonce: None,
             inputs: None,
-            request: RequestFacts {
+            request: Arc::new(RequestFacts {
                 peer: format!("offline:{}:{}", new.node, new.by),
                 protocol: "internal".to_owned(),
                 ..RequestFacts::default()
-            },
+            }),
             request_key: None,
-            needs: Needs::default(),
-            locks: Vec::new(),
+            needs: Arc::default(),
+            locks: Arc::default(),
             master: new.node,
             term: new.term,
             deadline_us: 0,
             submitted: new.wall,
         };
-        let mut job = Job::submitted(submission, self.last_job, self.clock_us);
+        let mut job = Job::submitted(&submission, self.last_job, self.clock_us);
         job.record_mut().scheduling.base_revision = self.revision;
         for step in [Move::Accept, Move::Begin, Move::End { revision: true }, Move::Commit] {
             job.advance(step, new.wall).expect("a job goes through its stages");
@@ -376,7 +376,7 @@ mod tests {
         assert_eq!(names, ["config_set", "cluster_recover", "tree"]);
         assert_eq!(records[0]["nodes"]["applied"], json!([12]));
         let record: JobRecord = serde_json::from_value(records[1].clone()).unwrap();
-        assert_eq!(record.job, format!("12.{GAP}"));
+        assert_eq!(*record.job, format!("12.{GAP}"));
         assert_eq!(record.parameters["dropped"], json!([11, 13]));
         let back = diff::undo(&state.config, &record.change, 3).unwrap();
         assert_eq!(back.hash(), before.config.hash(), "old revisions are read through the gap");

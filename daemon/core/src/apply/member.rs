@@ -79,7 +79,7 @@ impl State {
                 if std::mem::replace(&mut job.commands[at].ended, true) {
                     continue;
                 }
-                let section = &mut job.record_mut().commands[at];
+                let section = Arc::make_mut(&mut job.record_mut().commands[at]);
                 section.result = "indeterminate".to_owned();
                 section.evidence = Some("its node was removed before its end was known".to_owned());
                 let key = job.commands[at].key.clone();
@@ -195,7 +195,7 @@ mod tests {
         let add = |raft_id| MemberChange::Add { node: 12, raft_id, key_hash: "bb".into() };
         assert!(step(&mut state, add(raft_id)).1);
         let mut call = submission(&state);
-        (call.locks, call.inputs) = (vec![Lock::write("a")], Some("sealed".into()));
+        (call.locks, call.inputs) = (Arc::new([Lock::write("a")]), Some("sealed".into()));
         apply(&mut state, Body::Submit(Box::new(call)));
         apply(&mut state, Body::Schedule(Schedule { job: 1, time: Time(1) }));
         apply(&mut state, intent(12));

@@ -43,12 +43,11 @@ impl Entry {
     }
 
     /// Tells that a job reached `stage` at `time`.
-    pub(crate) fn stage(&mut self, job: &Job, stage: Stage, time: Time) {
-        let record = &job.record;
+    pub(crate) fn stage(&mut self, record: &JobRecord, stage: Stage, time: Time) {
         self.event(What::Stage {
-            job: Arc::from(record.job.as_str()),
-            name: Arc::from(record.name.as_str()),
-            user: Arc::from(record.user.as_str()),
+            job: record.job.clone(),
+            name: record.name.clone(),
+            user: record.user.clone(),
             stage,
             outcome: record.outcome.filter(|_| stage >= Stage::Finished),
             time,
@@ -58,8 +57,8 @@ impl Entry {
     /// Tells that a command began or ended.
     pub(crate) fn command(&mut self, job: &Job, key: &str, node: u32, result: &str) {
         self.event(What::Command {
-            job: Arc::from(job.record.job.as_str()),
-            user: Arc::from(job.record.user.as_str()),
+            job: job.record.job.clone(),
+            user: job.record.user.clone(),
             command: Arc::from(key),
             node,
             result: Arc::from(result),
@@ -67,13 +66,9 @@ impl Entry {
     }
 
     /// Tells that there is a new revision.
-    pub(crate) fn revision(&mut self, revision: u64, job: &Job) {
+    pub(crate) fn revision(&mut self, revision: u64, record: &JobRecord) {
         self.effects.push(Effect::Revision(revision));
-        self.event(What::Config {
-            revision,
-            job: Arc::from(job.record.job.as_str()),
-            user: Arc::from(job.record.user.as_str()),
-        });
+        self.event(What::Config { revision, job: record.job.clone(), user: record.user.clone() });
     }
 
     /// Asks the shell to look at what is due.
@@ -161,9 +156,8 @@ impl State {
     }
 
     /// Archives a job that has reached its last stage. The job must have left `jobs` already.
-    fn archive_job(&mut self, entry: &mut Entry, job: Job) -> Arc<JobRecord> {
-        assert!(job.record.outcome.is_some(), "only a job that ended is archived");
-        let record = job.record;
+    fn archive_job(&mut self, entry: &mut Entry, record: Arc<JobRecord>) -> Arc<JobRecord> {
+        assert!(record.outcome.is_some(), "only a job that ended is archived");
         self.archive(entry, &*record, Some(record.clone()));
         if record.kind == Kind::Read {
             self.chain.reads += 1;

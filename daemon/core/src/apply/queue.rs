@@ -18,8 +18,8 @@ impl State {
         if let Err(denied) = self.may_submit(submission) {
             return self.decline(entry, job, denied, entry.header.wall);
         }
-        let id = job.record.job.clone();
-        entry.stage(&job, Stage::Submitted, submission.submitted);
+        let id = job.record.job.to_string();
+        entry.stage(&job.record, Stage::Submitted, submission.submitted);
         self.waiting.insert(job.sequence);
         self.locks_waiting.take(&job.locks);
         self.jobs.insert(job.sequence, Arc::new(job));
@@ -39,7 +39,7 @@ impl State {
         job.advance(Move::Accept, schedule.time).expect("a waiting job can be accepted");
         job.record_mut().scheduling.base_revision = self.revision;
         job.record_mut().scheduling.waited_us = self.clock_us.saturating_sub(job.submitted_us);
-        entry.stage(&job, Stage::Scheduled, schedule.time);
+        entry.stage(&job.record, Stage::Scheduled, schedule.time);
         self.hold_base(self.revision);
         self.locks_held.take(&job.locks);
         self.running.insert(job.sequence);
@@ -64,8 +64,8 @@ impl State {
             job.advance(Move::Refuse, cancel.time).expect("a waiting job can be refused");
             let why = format!("cancelled by {} before it began", cancel.user);
             job.end(Outcome::Cancelled, Some(why));
-            entry.stage(&job, Stage::Finished, cancel.time);
-            self.archive_job(entry, job);
+            entry.stage(&job.record, Stage::Finished, cancel.time);
+            self.archive_job(entry, job.record);
             entry.due();
             return Answer::Cancel("cancelled");
         }

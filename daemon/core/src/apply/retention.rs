@@ -51,9 +51,7 @@ impl State {
             root: chain::to_text(&tree.hash()),
             config: tree.root().to_value(),
         };
-        let record = TreeRecord { format: FORMAT, tree, time };
-        let value = serde_json::to_value(&record).expect("a record is plain JSON");
-        self.archive(entry, &value, None);
+        self.archive(entry, &TreeRecord { format: FORMAT, tree, time }, None);
         self.release_base(revision);
     }
 }

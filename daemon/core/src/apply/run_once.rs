@@ -47,7 +47,7 @@ impl State {
         job.advance(Move::Accept, at(run.times.scheduled)).expect("submitted accepts");
         job.advance(Move::Begin, at(run.times.executed)).expect("scheduled begins");
         for stage in [Stage::Submitted, Stage::Scheduled, Stage::Executed] {
-            entry.stage(&job, stage, at(run.times.executed));
+            entry.stage(&job.record, stage, at(run.times.executed));
         }
         self.end_job(entry, job, &run.plan, tried, at(run.times.finished))
     }
@@ -85,7 +85,7 @@ impl State {
             let (clock, wall) = (self.clock_us, self.wall);
             self.requests.note(&submission.user, key, id, clock, wall);
         }
-        Job::submitted(submission.clone(), sequence, self.clock_us)
+        Job::submitted(submission, sequence, self.clock_us)
     }
 
     /// Rights for the truth (the quick check was at submission).
@@ -93,7 +93,7 @@ impl State {
         self.may(&submission.user, &submission.needs).map_err(|denied| denied.to_string())?;
         let seen = submission.credential_revision;
         if self.credential_revision(&submission.user) != Some(seen) {
-            return Err(crate::state::Denied::Changed(submission.user.clone()).to_string());
+            return Err(crate::state::Denied::Changed(submission.user.to_string()).to_string());
         }
         Ok(())
     }
@@ -106,12 +106,12 @@ impl State {
         why: String,
         time: Time,
     ) -> Answer {
-        let id = job.record.job.clone();
+        let id = job.record.job.to_string();
         job.record_mut().stages.scheduled.get_or_insert(time);
         job.advance(Move::Refuse, time).expect("a job that did not begin can be refused");
         job.end(Outcome::Declined, Some(why));
-        entry.stage(&job, Stage::Finished, time);
-        let record = self.archive_job(entry, job);
+        entry.stage(&job.record, Stage::Finished, time);
+        let record = self.archive_job(entry, job.record);
         Answer::Job { id, record: Some(record) }
     }
 
@@ -136,18 +136,18 @@ impl State {
             self.derived.insert(job.sequence, (until, plan.derived.clone()));
         }
         job.advance(Move::End { revision: revision.is_some() }, time).expect("it began");
-        entry.stage(&job, Stage::Finished, time);
-        let id = job.record.job.clone();
+        entry.stage(&job.record, Stage::Finished, time);
+        let id = job.record.job.to_string();
         let Some(revision) = revision else {
-            let record = self.archive_job(entry, job);
+            let record = self.archive_job(entry, job.record);
             return Answer::Job { id, record: Some(record) };
         };
-        job.record_mut().change = tried.map(|tried| tried.changes).unwrap_or_default();
+        job.record_mut().change = tried.map(|tried| tried.changes.into()).unwrap_or_default();
         let section = config_change(&job, time);
-        job.record_mut().commands.push(section);
+        job.record_mut().commands.push(Arc::new(section));
         self.keep_full_tree(revision);
         job.change_index = Some(entry.index);
-        entry.revision(revision, &job);
+        entry.revision(revision, &job.record);
         let record = job.record.clone();
         self.uncommitted.insert(job.sequence);
         self.jobs.insert(job.sequence, Arc::new(job));
@@ -196,7 +196,7 @@ mod tests {
     use tiebeam_proto::record::Stages;
 
     fn with_lock(state: &State, inputs: Option<&str>) -> Submission {
-        let locks = vec![Lock::write("app/a")];
+        let locks = Arc::new([Lock::write("app/a")]);
         Submission { locks, inputs: inputs.map(str::to_owned), ..submission(state) }
     }
 

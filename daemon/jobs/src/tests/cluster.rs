@@ -184,9 +184,9 @@ impl Cluster {
         Some(Ended {
             outcome: record.outcome.unwrap(),
             text: record.result.result_desc.clone().unwrap_or_default(),
-            output: record.result.result_output.clone().unwrap_or(Value::Null),
+            output: record.result.result_output.as_deref().cloned().unwrap_or(Value::Null),
             warnings: record.result.result_warnings.clone(),
-            change: record.change.clone(),
+            change: record.change.to_vec(),
             revision: record.result.result_revision,
         })
     }

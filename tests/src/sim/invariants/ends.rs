@@ -60,7 +60,7 @@ pub(super) fn acknowledged_changes_survive(
 ) -> Checked {
     let name = (1, "acknowledged_changes_survive");
     let by_job: BTreeMap<&str, &JobRecord> =
-        records.iter().map(|record| (record.job.as_str(), record)).collect();
+        records.iter().map(|record| (&*record.job, record)).collect();
     for told in &ledger.acknowledged {
         let record = by_job.get(told.job.as_str());
         let same = record.is_some_and(|record| {
@@ -172,7 +172,7 @@ fn records_are_archived_once(ledger: &Ledger, kept: &[Kept], head: Head, state: 
 /// 11: every job that somebody was told of is in the history once.
 fn every_job_has_one_record(ledger: &Ledger, records: &[JobRecord]) -> Checked {
     let name = (11, "records_are_archived_once");
-    let ids: BTreeSet<&str> = records.iter().map(|record| record.job.as_str()).collect();
+    let ids: BTreeSet<&str> = records.iter().map(|record| &*record.job).collect();
     let jobs = records.iter().filter(|record| !record.job.is_empty()).count();
     hold(ids.len() == jobs, name, || "a job has two records".to_owned())?;
     let lost = ledger.jobs.iter().find(|job| !ids.contains(job.as_str()));

@@ -266,7 +266,7 @@ fn nothing_waits_for_who_is_gone(applied: &Applied) -> Checked {
 /// 22: a rollback gives nobody a login or a password back.
 fn rollbacks_bring_no_login_back(applied: &Applied) -> Checked {
     let name = (22, "rollbacks_bring_no_login_back");
-    if applied.submission().is_none_or(|submission| submission.name != "config_rollback") {
+    if applied.submission().is_none_or(|submission| &*submission.name != "config_rollback") {
         return Ok(());
     }
     for user in users(applied.after) {

@@ -71,7 +71,8 @@ impl Essence {
         let records = job_records(ledger.records.iter().map(|record| &*record.canonical));
         let job = |record: JobRecord| {
             let result = record.result;
-            (record.job, record.outcome, result.result_revision, result.result_warnings)
+            let job = record.job.to_string();
+            (job, record.outcome, result.result_revision, result.result_warnings)
         };
         Essence {
             revisions: ledger.revisions.values().copied().collect(),

@@ -51,7 +51,7 @@ pub(in super::super) fn jobs_end_in_time<'a>(
 ) -> Checked {
     for state in boards {
         hold(state.jobs.is_empty(), (7, "jobs_end_in_time"), || {
-            let left: Vec<&str> = state.jobs.values().map(|job| job.record.job.as_str()).collect();
+            let left: Vec<&str> = state.jobs.values().map(|job| &*job.record.job).collect();
             format!("{left:?} did not end within {waited_us} µs")
         })?;
     }

@@ -23,7 +23,8 @@ use tiebeam_replica::seams::mem::MemDisk;
 use tiebeam_replica::{Entry, EntryKind};
 
 fn submission(state: &State, name: &str) -> Submission {
-    let request = RequestFacts { request_id: Some("r1".into()), ..RequestFacts::default() };
+    let request =
+        Arc::new(RequestFacts { request_id: Some("r1".into()), ..RequestFacts::default() });
     Submission { name: name.into(), request, ..fixture::submission(state) }
 }
 
@@ -193,7 +194,7 @@ fn invariant_6_a_failure_with_a_revision_and_a_doubt_without_evidence_are_found(
     assert_eq!(check(&ledger, doubt), 6);
     let mut ran = record("11.1", Outcome::Ok);
     let command = CommandRecord { name: "run".into(), node: 11, ..CommandRecord::default() };
-    ran.commands.push(CommandRecord { result: "ok".into(), ..command });
+    ran.commands.push(CommandRecord { result: "ok".into(), ..command }.into());
     assert_eq!(check(&ledger, ran.clone()), 6, "it is said to have run");
     ledger.started.insert((1, "run".into(), 11));
     assert_eq!(check(&ledger, ran.clone()), 6, "nobody knows how it ended");
@@ -331,7 +332,7 @@ fn invariants_14_and_16_a_forbidden_job_and_a_secret_are_found() {
     ledger.requests.clear();
     let mut next = step(&state, change(&state, "config_set", 2));
     let Body::RunOnce(run) = &mut next.proposal.body else { panic!("made above") };
-    run.submission.needs = Needs { groups: vec!["root".into()], ..Needs::default() };
+    run.submission.needs = Arc::new(Needs { groups: vec!["root".into()], ..Needs::default() });
     assert_eq!(number(next.look(&mut ledger)), 14);
     let (mut ledger, disk) = (begun().0, MemDisk::new());
     ledger.secrets.insert("canary-1".into());
