@@ -118,6 +118,7 @@ pub fn assemble(data: PathBuf, identity: Identity, settings: Settings) -> Result
     });
     desk.open(&engine);
     tokio::spawn(keeper::note_load(engine.clone(), jobs_waiting));
+    keeper::report_each_batch(&engine);
     Ok(Parts { engine, replica, history, job_files, raft: to_raft, alone, peers_end })
 }
 

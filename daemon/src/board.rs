@@ -6,7 +6,8 @@
 
 use arc_swap::ArcSwap;
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 use tiebeam_core::State;
 use tiebeam_core::effect::Event;
@@ -19,6 +20,13 @@ pub struct Board {
     shown: Mutex<Instant>,
     applied: watch::Sender<u64>,
     due: watch::Sender<u64>,
+    /// Counts changes of what the cluster is made of.
+    cluster: watch::Sender<u64>,
+    /// Counts what may concern jobs that run or are in doubt.
+    running: watch::Sender<u64>,
+    /// Whether there were any when that was counted last.
+    ran: AtomicBool,
+    listener: OnceLock<Box<dyn Fn() + Send + Sync>>,
     job_waiters: Mutex<HashMap<u64, Vec<oneshot::Sender<()>>>>,
     command_waiters: Mutex<CommandWaiters>,
     events: Mutex<VecDeque<Event>>,
@@ -36,6 +44,25 @@ pub struct EventPage {
     pub events: Vec<Event>,
 }
 
+/// Sections of the configuration that the daemon itself lives by.
+const OWN_SECTIONS: [&str; 6] = ["cluster", "groups", "nodes", "settings", "ssl", "users"];
+
+/// Whether two States are the same in what [`Board::follow_cluster`] tells of. Sections are
+/// compared by pointer: what was not changed is shared.
+fn is_same_cluster(one: &State, other: &State) -> bool {
+    let same_section = |name: &&str| match (one.config.at(&[name]), other.config.at(&[name])) {
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+        (one, other) => one.is_none() && other.is_none(),
+    };
+    one.members.ptr_eq(&other.members)
+        && one.supported.ptr_eq(&other.supported)
+        && one.revoked.ptr_eq(&other.revoked)
+        && one.credentials.ptr_eq(&other.credentials)
+        && one.feature_level == other.feature_level
+        && one.shared_key == other.shared_key
+        && OWN_SECTIONS.iter().all(same_section)
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -49,6 +76,10 @@ impl Board {
             shown: Mutex::new(Instant::now()),
             applied: watch::Sender::new(applied),
             due: watch::Sender::new(0),
+            cluster: watch::Sender::new(0),
+            running: watch::Sender::new(0),
+            ran: AtomicBool::new(true),
+            listener: OnceLock::new(),
             job_waiters: Mutex::default(),
             command_waiters: Mutex::default(),
             events: Mutex::default(),
@@ -71,14 +102,49 @@ impl Board {
     /// Shows a newer State. The apply thread alone calls this.
     pub fn show(&self, state: State) {
         let applied = state.applied;
-        self.state.store(Arc::new(state));
+        let before = self.state.swap(Arc::new(state));
         *lock(&self.shown) = Instant::now();
         self.applied.send_replace(applied);
+        if !is_same_cluster(&before, &self.state.load()) {
+            self.cluster.send_modify(|count| *count += 1);
+        }
     }
 
     /// Tells that [`State::due`] may have something new.
     pub fn note_due(&self) {
         self.due.send_modify(|count| *count += 1);
+        let runs = {
+            let state = self.state.load();
+            !state.running.is_empty() || !state.doubts.is_empty()
+        };
+        if self.ran.swap(runs, Ordering::Relaxed) || runs {
+            self.running.send_modify(|count| *count += 1);
+        }
+    }
+
+    /// Has `listener` called on the apply thread after each batch, once all who wait are answered.
+    /// It must not block. Only the first one is kept.
+    pub fn listen(&self, listener: Box<dyn Fn() + Send + Sync>) {
+        let _ = self.listener.set(listener);
+    }
+
+    /// Calls who listens.
+    pub fn tell_applied(&self) {
+        if let Some(listener) = self.listener.get() {
+            listener();
+        }
+    }
+
+    /// Follows what the cluster is made of: members, keys, levels, users' rights and tokens, and
+    /// every section of the configuration that is not the users' own. Ordinary jobs wake nobody
+    /// here.
+    pub fn follow_cluster(&self) -> watch::Receiver<u64> {
+        self.cluster.subscribe()
+    }
+
+    /// As [`Board::due`], for who looks after jobs that run, or are in doubt.
+    pub fn follow_running(&self) -> watch::Receiver<u64> {
+        self.running.subscribe()
     }
 
     /// Follows [`Board::note_due`].
@@ -273,6 +339,36 @@ mod tests {
         waits.await.unwrap();
         board.job_archived(7).await;
         assert!(lock(&board.job_waiters).is_empty());
+    }
+
+    #[test]
+    fn a_change_of_the_users_own_section_wakes_nobody_who_need_not_act() {
+        let set = |state: &State, names: &[&str]| {
+            let at = tiebeam_core::path::path(names);
+            let config = state.config.set(&at, &serde_json::json!(1), 2).unwrap();
+            State { config, ..state.clone() }
+        };
+        let state = set(&State::default(), &["nodes", "11"]);
+        let board = Board::new(state.clone());
+        board.note_due();
+        let (mut cluster, mut running) = (board.follow_cluster(), board.follow_running());
+        let mut woken = |state: &State| {
+            board.show(state.clone());
+            board.note_due();
+            let woken = (cluster.has_changed().unwrap(), running.has_changed().unwrap());
+            cluster.mark_unchanged();
+            running.mark_unchanged();
+            woken
+        };
+        let mut state = set(&state, &["app", "a"]);
+        assert_eq!(woken(&state), (false, false));
+        state = set(&state, &["nodes", "12"]);
+        assert_eq!(woken(&state), (true, false));
+        state.running.insert(1);
+        assert_eq!(woken(&state), (false, true));
+        state.running.remove(&1);
+        assert_eq!(woken(&state), (false, true), "who ended is looked at once more");
+        assert_eq!(woken(&state), (false, false));
     }
 
     #[test]

@@ -168,7 +168,7 @@ pub fn catch_up(engine: &Engine) -> Result<Option<u64>, CertificatesError> {
 /// Follows the section `ssl` of State, of which `served` is in force, and serves what it says,
 /// until the node stops.
 pub async fn follow(engine: Arc<Engine>, mut served: Option<u64>) {
-    let mut due = engine.board.due();
+    let mut changes = engine.board.follow_cluster();
     loop {
         let state = engine.board.state();
         let newest = ssl_revision(&state);
@@ -183,7 +183,7 @@ pub async fn follow(engine: Arc<Engine>, mut served: Option<u64>) {
             }
         }
         tokio::select! {
-            _ = due.changed() => {}
+            _ = changes.changed() => {}
             () = engine.stop.cancelled() => return,
         }
     }

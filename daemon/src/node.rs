@@ -7,7 +7,7 @@
 use crate::assembly::{Parts, assemble};
 use crate::blobs::spread;
 use crate::certificates::{self, CertificatesError};
-use crate::cluster::{catch_up, install, keeper, preference, remote, rotation};
+use crate::cluster::{catch_up, install, keeper, remote};
 use crate::damaged::Damaged;
 use crate::engine::Engine;
 use crate::front::tls::TlsState;
@@ -359,17 +359,11 @@ fn share_socket(group: &str, data: &Path, socket: &Path) {
 
 fn spawn_tasks(engine: &Arc<Engine>, raft: &Sender<ToRaft>) {
     tokio::spawn(keeper::catch_up(engine.clone()));
-    tokio::spawn(keeper::report(engine.clone()));
-    tokio::spawn(keeper::follow_members(engine.clone()));
+    tokio::spawn(keeper::keep(engine.clone(), raft.clone()));
     tokio::spawn(keeper::tell_histories(engine.clone(), raft.clone()));
-    tokio::spawn(keeper::watch_gaps(engine.clone(), raft.clone()));
     tokio::spawn(catch_up::from_members(engine.clone()));
     tokio::spawn(spread::tend(engine.clone()));
-    tokio::spawn(keeper::fetch_authority(engine.clone()));
-    tokio::spawn(keeper::keep(engine.clone()));
     tokio::spawn(keeper::ask_facts(engine.clone()));
-    tokio::spawn(rotation::follow(engine.clone()));
-    tokio::spawn(preference::follow(engine.clone()));
     tokio::spawn(renewal::keep(engine.clone()));
     tokio::spawn(install::fetch_snapshots(
         engine.cluster.clone(),

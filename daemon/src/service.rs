@@ -159,9 +159,9 @@ pub fn standing(engine: &Engine, caller: &Caller) -> Standing {
 }
 
 async fn until_revoked(engine: Arc<Engine>, caller: Arc<Caller>) {
-    let mut due = engine.board.due();
+    let mut changes = engine.board.follow_cluster();
     while standing(&engine, &caller) != Standing::Revoked {
-        if due.changed().await.is_err() {
+        if changes.changed().await.is_err() {
             return std::future::pending().await;
         }
     }

@@ -2,12 +2,15 @@
 //! what a master owes its members: noting that one has joined, seating one that has caught up.
 //!
 //! All of it follows from State and from what was reported, so a new master goes on where the old
-//! one stopped (ruling 34).
+//! one stopped (ruling 34). One loop looks at everything, when something changed that may concern
+//! it; what takes a while is a [`Duty`] and goes on in a task of its own.
 
+use super::preference::Preference;
 use super::{Cluster, MemberReport, remote, rotation};
 use crate::ca;
 use crate::engine::Engine;
 use crate::threads::raft::ToRaft;
+use futures_util::future::BoxFuture;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,8 +22,10 @@ use tiebeam_core::State;
 use tiebeam_core::member::{MemberChange, MemberStep};
 use tiebeam_core::proposal::{Body, Raise};
 use tiebeam_core::state::{FEATURE_LEVEL, Member};
+use tokio::task::JoinHandle;
 
-/// How often duties are looked at without anything having happened.
+/// How often duties are looked at without anything having happened: what was lost on its way and
+/// who fell silent tell nobody.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How often members are asked for facts about themselves; and at the start, while one is silent.
 const FACTS_EVERY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_millis(500));
@@ -43,33 +48,23 @@ pub fn report_now(engine: &Engine) -> MemberReport {
         applied: state.applied,
         published: engine.published.revision(),
         history_to: engine.history_thread.metrics().durable.load(Relaxed),
-        history_from: whole_from(engine, &state),
+        history_from: engine.history.whole_above(state.chain.floor_index.max(1)),
         wall_us: u64::try_from(engine.proposer.wall().0).unwrap_or(0),
         feature_level: u64::from(FEATURE_LEVEL),
-        key: u64::from(engine.keys.held(&state.shared_key)),
+        key: engine.cluster.key(),
         leaving: false,
     }
 }
 
-/// The lowest record from which this node's history has no gap.
-fn whole_from(engine: &Engine, state: &State) -> u64 {
-    let gaps = engine.history.gaps(state.chain.floor_index.max(1));
-    gaps.last().map_or(state.chain.floor_index.max(1), |(_, to)| to + 1)
-}
-
-/// Reports after every batch that was applied or published, and now and then.
-pub async fn report(engine: Arc<Engine>) {
-    let mut applied = engine.board.follow_applied();
-    let mut published = engine.published.follow();
-    loop {
-        engine.cluster.report(report_now(&engine));
-        tokio::select! {
-            _ = applied.changed() => {}
-            _ = published.changed() => {}
-            () = tokio::time::sleep(LOOK_EVERY) => {}
-            () = engine.stop.cancelled() => return,
+/// Has the apply thread report after every batch: somebody waits for it (ruling 6), and another
+/// thread would have to be woken first.
+pub fn report_each_batch(engine: &Arc<Engine>) {
+    let weak = Arc::downgrade(engine);
+    engine.board.listen(Box::new(move || {
+        if let Some(engine) = weak.upgrade().filter(|engine| !engine.stop.is_cancelled()) {
+            engine.cluster.report(|| report_now(&engine));
         }
-    }
+    }));
 }
 
 /// As the leader, tells all members and this node itself what each has durably in its history: a
@@ -99,7 +94,14 @@ pub async fn note_load(engine: Arc<Engine>, jobs_waiting: Arc<AtomicU64>) {
             () = engine.stop.cancelled() => return,
         }
         jobs_waiting.fetch_add(1, Relaxed);
-        while matches!(tokio::time::timeout(QUIET_AFTER, applied.changed()).await, Ok(Ok(()))) {}
+        // Looked at from time to time: to be woken by every batch would be a load of its own.
+        loop {
+            applied.mark_unchanged();
+            tokio::time::sleep(QUIET_AFTER).await;
+            if !applied.has_changed().unwrap_or(false) {
+                break;
+            }
+        }
         jobs_waiting.fetch_sub(1, Relaxed);
     }
 }
@@ -120,24 +122,90 @@ pub async fn catch_up(engine: Arc<Engine>) {
     }
 }
 
-/// Keeps the connections as the members are.
-pub async fn follow_members(engine: Arc<Engine>) {
-    let mut due = engine.board.due();
-    let mut seen = engine.board.state().members.clone();
-    let mut nodes = engine.board.state().config.revision_at(&nodes_path());
+/// Something that a node owes its cluster and that takes a while.
+struct Duty {
+    /// Whether there is something to do.
+    is_due: fn(&Engine) -> bool,
+    /// Does it once; what fails is due again at the next look.
+    act: fn(Arc<Engine>) -> BoxFuture<'static, ()>,
+}
+
+/// Each goes on by itself, one of a kind at a time: a member that does not answer holds up nothing
+/// else.
+const DUTIES: [Duty; 4] = [
+    Duty { is_due: lacks_authority, act: |engine| Box::pin(fetch_authority(engine)) },
+    Duty { is_due: owes_step, act: |engine| Box::pin(take_step(engine)) },
+    Duty { is_due: rotation::lacks_key, act: |engine| Box::pin(rotation::fetch_key(engine)) },
+    Duty { is_due: rotation::owes_key, act: |engine| Box::pin(rotation::lead(engine)) },
+];
+
+/// What the loop goes by beside State.
+struct Keeper {
+    engine: Arc<Engine>,
+    raft: Sender<ToRaft>,
+    /// The members that the connections are made for.
+    members: Vec<(u32, Member)>,
+    /// The last change of the section `nodes` that they are made for.
+    nodes: Option<u64>,
+    candidacy: Candidacy,
+    preference: Preference,
+}
+
+/// Does what this node owes its cluster, until it stops.
+pub async fn keep(engine: Arc<Engine>, raft: Sender<ToRaft>) {
+    let mut changes = engine.board.follow_cluster();
+    let (mut role, mut published) = (engine.role.clone(), engine.published.follow());
+    let mut keeper = Keeper {
+        // The first look tells everything.
+        members: Vec::new(),
+        nodes: None,
+        candidacy: Candidacy::new(),
+        preference: Preference::new(engine.cluster.election_timeout()),
+        engine: engine.clone(),
+        raft,
+    };
+    let mut doing: [Option<JoinHandle<()>>; DUTIES.len()] = Default::default();
     loop {
+        keeper.look();
+        for (duty, doing) in DUTIES.iter().zip(&mut doing) {
+            let is_free = doing.as_ref().is_none_or(JoinHandle::is_finished);
+            if is_free && (duty.is_due)(&engine) {
+                *doing = Some(tokio::spawn((duty.act)(engine.clone())));
+            }
+        }
         tokio::select! {
-            _ = due.changed() => {}
+            _ = changes.changed() => {}
+            _ = role.changed() => {}
+            _ = published.changed() => {}
+            () = engine.cluster.reported() => {}
             () = tokio::time::sleep(LOOK_EVERY) => {}
             () = engine.stop.cancelled() => return,
         }
+    }
+}
+
+impl Keeper {
+    /// What is done at once.
+    fn look(&mut self) {
+        let engine = &*self.engine;
         let state = engine.board.state();
-        let revision = state.config.revision_at(&nodes_path());
-        if (state.members != seen || revision != nodes)
-            && let Some(peers) = engine.cluster.peers()
+        rotation::take_up(engine, &state.shared_key);
+        engine.cluster.note_key(u64::from(engine.keys.held(&state.shared_key)));
+        engine.cluster.report(|| report_now(engine));
+        self.candidacy.look(engine, &state, &self.raft);
+        self.preference.look(engine, &state);
+        self.refresh_peers(&state);
+    }
+
+    /// Keeps the connections as the members are.
+    fn refresh_peers(&mut self, state: &State) {
+        let nodes = state.config.revision_at(&nodes_path());
+        let members = || state.members.iter().map(|(node, member)| (*node, member.clone()));
+        if (nodes != self.nodes || !members().eq(self.members.iter().cloned()))
+            && let Some(peers) = self.engine.cluster.peers()
         {
             peers.refresh();
-            (seen, nodes) = (state.members.clone(), revision);
+            (self.members, self.nodes) = (members().collect(), nodes);
         }
     }
 }
@@ -215,48 +283,62 @@ fn heir(engine: &Engine, state: &State, electable: bool) -> Option<u64> {
     elder.or(next.first().copied().filter(|_| !electable))
 }
 
-/// A node with a gap in its history must not lead (ruling 16), nor one with affinity 0; one with a
-/// higher affinity than others is preferred in elections. One that a voter does not know leads only
-/// if there is nobody older. One without its hot index could not answer for the newest jobs: it
-/// leads only if otherwise there is no master.
-pub async fn watch_gaps(engine: Arc<Engine>, raft: Sender<ToRaft>) {
-    let timeout = engine.cluster.election_timeout();
-    let (mut electable, mut priority) = (true, 0);
-    let (mut led, mut tried) = (Instant::now(), None::<Instant>);
-    loop {
-        let (state, own) = (engine.board.state(), engine.identity.node_id);
+/// Whether this node may lead, as it was told to raft last, and what that depends on.
+struct Candidacy {
+    electable: bool,
+    priority: u32,
+    /// When there was a master last.
+    led: Instant,
+    /// When this node last tried to leave the office to somebody.
+    tried: Option<Instant>,
+}
+
+impl Candidacy {
+    /// As raft begins.
+    fn new() -> Candidacy {
+        Candidacy { electable: true, priority: 0, led: Instant::now(), tried: None }
+    }
+
+    /// A node with a gap in its history must not lead (ruling 16), nor one with affinity 0; one
+    /// with a higher affinity than others is preferred in elections. One that a voter does not know
+    /// leads only if there is nobody older. One without its hot index could not answer for the
+    /// newest jobs: it leads only if otherwise there is no master.
+    fn look(&mut self, engine: &Engine, state: &State, raft: &Sender<ToRaft>) {
+        let (timeout, own) = (engine.cluster.election_timeout(), engine.identity.node_id);
         if engine.role.borrow().leader.is_some() {
-            led = Instant::now();
+            self.led = Instant::now();
         }
         let whole = engine.history.gaps(state.chain.floor_index.max(1)).is_empty();
         let indexed = !engine.history_thread.metrics().index_out_of_use.load(Relaxed);
-        let is_needed = led.elapsed() > timeout * MASTERLESS_TIMEOUTS;
-        let able = is_electable(&state, own, whole && (indexed || is_needed));
-        let wanted = priority_of(&state, own);
-        if wanted != priority {
-            priority = wanted;
-            let _ = raft.send(ToRaft::Priority(priority));
+        let is_needed = self.led.elapsed() > timeout * MASTERLESS_TIMEOUTS;
+        let able = is_electable(state, own, whole && (indexed || is_needed));
+        let wanted = priority_of(state, own);
+        if wanted != self.priority {
+            self.priority = wanted;
+            let _ = raft.send(ToRaft::Priority(wanted));
         }
-        if able != electable {
-            electable = able;
-            tracing::info!(electable, "whether this node may lead");
+        if able != self.electable {
+            self.electable = able;
+            tracing::info!(electable = able, "whether this node may lead");
             // The raft thread has gone only if the node stops.
-            let _ = raft.send(ToRaft::Electable(electable));
+            let _ = raft.send(ToRaft::Electable(able));
         }
         // While the office is handed over no change is taken: an heir that does not take it is not
         // asked all the time.
         if engine.cluster.is_master()
-            && tried.is_none_or(|at| at.elapsed() > timeout * TRY_TIMEOUTS)
-            && let Some(next) = heir(&engine, &state, electable)
+            && self.tried.is_none_or(|at| at.elapsed() > timeout * TRY_TIMEOUTS)
+            && let Some(next) = heir(engine, state, able)
         {
-            tried = Some(Instant::now());
+            self.tried = Some(Instant::now());
             engine.proposer.transfer(Some(next));
         }
-        tokio::select! {
-            () = tokio::time::sleep(LOOK_EVERY) => {}
-            () = engine.stop.cancelled() => return,
-        }
     }
+}
+
+fn lacks_authority(engine: &Engine) -> bool {
+    let own = engine.identity.node_id;
+    let is_voter = engine.board.state().members.get(&own).is_some_and(|member| member.voter);
+    is_voter && engine.keys.authority_key().is_none()
 }
 
 /// Keeps the key that a member gave, if it is the one of the authority's certificate.
@@ -277,40 +359,26 @@ fn keep_authority(engine: &Engine, key: &[u8]) {
 }
 
 /// A voter fetches the key of the cluster's authority if it has none (ruling 21).
-pub async fn fetch_authority(engine: Arc<Engine>) {
-    loop {
-        let own = engine.identity.node_id;
-        let is_voter = engine.board.state().members.get(&own).is_some_and(|member| member.voter);
-        if is_voter && engine.keys.authority_key().is_none() {
-            match remote::ca_key(&engine.cluster).await {
-                Ok(key) => keep_authority(&engine, &key),
-                Err(error) => tracing::debug!(why = crate::report::chain(&error), "no key yet"),
-            }
-        }
-        tokio::select! {
-            () = tokio::time::sleep(LOOK_EVERY) => {}
-            () = engine.stop.cancelled() => return,
-        }
+async fn fetch_authority(engine: Arc<Engine>) {
+    match remote::ca_key(&engine.cluster).await {
+        Ok(key) => keep_authority(&engine, &key),
+        Err(error) => tracing::debug!(why = crate::report::chain(&error), "no key yet"),
     }
 }
 
-/// Does what a master owes its members.
-pub async fn keep(engine: Arc<Engine>) {
-    let mut lost = None;
-    loop {
-        if engine.is_master() {
-            let state = engine.board.state();
-            if let Some(step) = next_step(&engine.cluster, &state) {
-                propose(&engine, step).await;
-            } else if let Some(level) = state.next_level() {
-                raise(&engine, level).await;
-            }
-            rotation::lead(&engine, &mut lost).await;
-        }
-        tokio::select! {
-            () = tokio::time::sleep(LOOK_EVERY) => {}
-            () = engine.stop.cancelled() => return,
-        }
+fn owes_step(engine: &Engine) -> bool {
+    let state = engine.board.state();
+    let owes = || next_step(&engine.cluster, &state).is_some() || state.next_level().is_some();
+    engine.is_master() && owes()
+}
+
+/// Does the next thing that a master owes its members.
+async fn take_step(engine: Arc<Engine>) {
+    let state = engine.board.state();
+    if let Some(step) = next_step(&engine.cluster, &state) {
+        propose(&engine, step).await;
+    } else if let Some(level) = state.next_level() {
+        raise(&engine, level).await;
     }
 }
 

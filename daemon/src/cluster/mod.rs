@@ -25,15 +25,15 @@ use commits::Commits;
 use install::Orders;
 pub use report::{Histories, MemberReport};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tiebeam_core::State;
 use tiebeam_core::commit::{Heard, Parted};
 use tiebeam_executor::commit::{self, Hearsay, Wait};
 use tiebeam_replica::Mark;
 use tiebeam_replica::prefix::Held;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// A raft message of a member.
 pub const FRAME_RAFT: u8 = 1;
@@ -57,6 +57,12 @@ pub struct Cluster {
     orders: Orders,
     /// Whether everything that was committed when this process started is applied (ruling 6).
     caught_up: AtomicBool,
+    /// Fires when a member told something that its master may have to act on.
+    reported: Notify,
+    /// The number of the cluster key that State names, if it is here; else 0.
+    key: AtomicU64,
+    /// Which key of State's this master misses, and since when.
+    misses_key: Mutex<Option<(u32, Instant)>>,
     /// The members' wall clocks.
     pub clocks: Clocks,
 }
@@ -123,6 +129,9 @@ impl Cluster {
             commits: Commits::default(),
             orders: Orders::default(),
             caught_up: AtomicBool::new(false),
+            reported: Notify::new(),
+            key: AtomicU64::new(0),
+            misses_key: Mutex::default(),
             clocks: Clocks::new(u32::try_from(raft_id >> 16).unwrap_or(u32::MAX)),
         }
     }
@@ -222,13 +231,43 @@ impl Cluster {
 
     /// Keeps a member's report and wakes who waited for it.
     pub fn note_report(&self, from: u64, report: MemberReport) {
-        lock(&self.reports).insert(from, report);
+        let before = lock(&self.reports).insert(from, report);
         if report.leaving
             && let Some(peers) = self.peers.get()
         {
             peers.note_left(from);
         }
         self.commits.raise(|| self.applied_by_all());
+        let told = |report: &MemberReport| (report.term, report.feature_level, report.key);
+        let state = self.board.state();
+        let joins = state.member_of(from).is_some_and(|(_, member)| member.joining);
+        if joins || before.as_ref().map(told) != Some(told(&report)) {
+            self.reported.notify_one();
+        }
+    }
+
+    /// Resolves when a member told something that its master may have to act on: that it is here,
+    /// its feature level, its key. What was told before the call counts, once.
+    pub async fn reported(&self) {
+        self.reported.notified().await;
+    }
+
+    /// Notes which cluster key of State's is here; 0 for none.
+    pub fn note_key(&self, number: u64) {
+        self.key.store(number, Ordering::Relaxed);
+    }
+
+    /// What [`Cluster::note_key`] noted.
+    pub fn key(&self) -> u64 {
+        self.key.load(Ordering::Relaxed)
+    }
+
+    /// Notes which cluster key this master misses, if any; for how long by now.
+    pub fn misses_key(&self, missing: Option<u32>) -> Option<Duration> {
+        let mut noted = lock(&self.misses_key);
+        let before = noted.filter(|(number, _)| Some(*number) == missing);
+        *noted = missing.map(|number| before.unwrap_or_else(|| (number, Instant::now())));
+        noted.map(|(_, since)| since.elapsed())
     }
 
     /// What this master knows of the members in a term.
@@ -271,7 +310,7 @@ impl Cluster {
     }
 
     /// Sends this node's report to the master, unless it is the master or knows none.
-    pub fn report(&self, report: MemberReport) {
+    pub fn report(&self, report: impl FnOnce() -> MemberReport) {
         let role = *self.role.borrow();
         let Some(leader) = role.leader.filter(|leader| *leader != self.raft_id) else { return };
         if !self.is_caught_up() {
@@ -279,7 +318,7 @@ impl Cluster {
         }
         if let Some(peers) = self.peers.get() {
             // The next one says the same and more.
-            peers.send(leader, FRAME_REPORT, MemberReport { term: role.term, ..report }.encode());
+            peers.send(leader, FRAME_REPORT, MemberReport { term: role.term, ..report() }.encode());
         }
     }
 

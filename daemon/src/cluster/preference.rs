@@ -8,12 +8,9 @@
 use super::{Cluster, keeper};
 use crate::engine::Engine;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tiebeam_core::State;
 
-/// How often the master looks.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Election timeouts without a break after which a node is steady.
 const STEADY_TIMEOUTS: u32 = 20;
 
@@ -45,25 +42,29 @@ fn wanted_more(cluster: &Cluster, state: &State) -> Vec<u64> {
     ranked
 }
 
-/// Hands the place to whoever is wanted more, until the node stops.
-pub async fn follow(engine: Arc<Engine>) {
-    let steady = engine.cluster.election_timeout() * STEADY_TIMEOUTS;
-    let mut ready = Ready::default();
-    loop {
-        let now = Instant::now();
+/// Hands the place to whoever is wanted more.
+pub struct Preference {
+    ready: Ready,
+    steady: Duration,
+}
+
+impl Preference {
+    /// For this election timeout.
+    pub fn new(election_timeout: Duration) -> Preference {
+        Preference { ready: Ready::default(), steady: election_timeout * STEADY_TIMEOUTS }
+    }
+
+    /// Looks once. The keeper does so now and then, and whenever a member said something.
+    pub fn look(&mut self, engine: &Engine, state: &State) {
         let wanted = match engine.is_master() {
-            true => wanted_more(&engine.cluster, &engine.board.state()),
+            true => wanted_more(&engine.cluster, state),
             false => Vec::new(),
         };
-        if let Some(next) = ready.look(&wanted, now, steady) {
+        if let Some(next) = self.ready.look(&wanted, Instant::now(), self.steady) {
             tracing::info!(node = next >> 16, "a voter with a higher affinity gets the place");
             engine.proposer.transfer(Some(next));
             // One that does not take it is tried again only after the same time.
-            ready = Ready::default();
-        }
-        tokio::select! {
-            () = tokio::time::sleep(LOOK_EVERY) => {}
-            () = engine.stop.cancelled() => return,
+            self.ready = Ready::default();
         }
     }
 }

@@ -10,33 +10,24 @@ use crate::engine::Engine;
 use crate::keys::{ClusterKeys, KeyError};
 use crate::secret::Secret;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tiebeam_core::State;
 use tiebeam_core::proposal::{Body, KeyStep};
 use tiebeam_core::state::SharedKey;
 
-/// How often it is looked at without anything having happened.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// After so long the key that was made is taken to be lost with its maker, and another is made.
 const LOST_AFTER: Duration = Duration::from_secs(10);
 
-/// Fetches the key that State names, and uses it when State says so.
-pub async fn follow(engine: Arc<Engine>) {
-    let mut due = engine.board.due();
-    loop {
-        let named = engine.board.state().shared_key.clone();
-        if named.number > 0 && engine.keys.held(&named) == 0 {
-            fetch(&engine, &named).await;
-        }
-        if named.used {
-            take_up(&engine, &named);
-        }
-        tokio::select! {
-            _ = due.changed() => {}
-            () = tokio::time::sleep(LOOK_EVERY) => {}
-            () = engine.stop.cancelled() => return,
-        }
-    }
+/// Whether State names a key that is not here.
+pub fn lacks_key(engine: &Engine) -> bool {
+    let state = engine.board.state();
+    state.shared_key.number > 0 && engine.keys.held(&state.shared_key) == 0
+}
+
+/// Fetches the key that State names.
+pub async fn fetch_key(engine: Arc<Engine>) {
+    let named = engine.board.state().shared_key.clone();
+    fetch(&engine, &named).await;
 }
 
 async fn fetch(engine: &Engine, named: &SharedKey) {
@@ -61,7 +52,11 @@ async fn fetch(engine: &Engine, named: &SharedKey) {
     }
 }
 
-fn take_up(engine: &Engine, named: &SharedKey) {
+/// Uses the key that State names, if it says so and the key is here and not in use.
+pub fn take_up(engine: &Engine, named: &SharedKey) {
+    if !named.used {
+        return;
+    }
     match engine.keys.use_next(&engine.data, named) {
         Ok(false) => {}
         Ok(true) => {
@@ -76,19 +71,21 @@ fn tell_of(error: &KeyError) {
     tracing::error!(error = %crate::report::chain(error), "the new cluster key is not kept");
 }
 
-/// What a master owes its members: makes the key that is due, and lets it be used. `missing` is
-/// since when the one that State names is nowhere to be found.
-pub async fn lead(engine: &Engine, missing: &mut Option<Instant>) {
+/// Whether a master may have something to do about the key.
+pub fn owes_key(engine: &Engine) -> bool {
+    let named = &engine.board.state().shared_key;
+    engine.is_master() && (named.due || named.number > 0 && !named.used)
+}
+
+/// What a master owes its members: makes the key that is due, and lets it be used.
+pub async fn lead(engine: Arc<Engine>) {
+    let engine = &*engine;
     let state = engine.board.state();
     let named = &state.shared_key;
     let is_here = named.number == 0 || named.used || engine.keys.held(named) == named.number;
-    let since = match is_here {
-        true => None,
-        false => Some(missing.unwrap_or_else(Instant::now)),
-    };
-    *missing = since;
-    if named.due || since.is_some_and(|since| since.elapsed() > LOST_AFTER) {
-        *missing = None;
+    let missed_for = engine.cluster.misses_key((!is_here).then_some(named.number));
+    if named.due || missed_for.is_some_and(|so_long| so_long > LOST_AFTER) {
+        engine.cluster.misses_key(None);
         return make(engine, named).await;
     }
     if named.number > 0 && !named.used && is_here && all_have_it(&engine.cluster, &state) {

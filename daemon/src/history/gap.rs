@@ -60,6 +60,12 @@ impl Segments {
 }
 
 impl History {
+    /// The lowest index at or above `floor` from which on nothing is missing, down from the
+    /// newest record.
+    pub fn whole_above(&self, floor: u64) -> u64 {
+        self.shared.gaps(floor).last().map_or(floor, |(_, to)| to + 1)
+    }
+
     /// The lowest index from which on every record up to the newest is here, down to the floor.
     /// It is one above the newest if none is. What was collected for a gap and is no segment yet
     /// does not count.

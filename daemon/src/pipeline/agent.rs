@@ -33,7 +33,7 @@ fn lock(agent: &Shared) -> MutexGuard<'_, Agent> {
 /// Tends this node's commands until the node stops.
 pub async fn tend(engine: Arc<Engine>) {
     let agent = Arc::new(Mutex::new(Agent::new(engine.identity.node_id, Sound)));
-    let mut due = engine.board.due();
+    let mut due = engine.board.follow_running();
     loop {
         let caught_up = engine.cluster.is_caught_up();
         let term = engine.role.borrow().term;
@@ -166,7 +166,7 @@ fn start_of(engine: &Engine, id: &str, command: &Command) -> Option<CommandStart
 
 /// Resolves when what a job has begun is to be stopped.
 pub(super) async fn asked_to_stop(engine: &Engine, sequence: u64) {
-    let mut due = engine.board.due();
+    let mut due = engine.board.follow_running();
     loop {
         let (state, clock_us) = (engine.board.state(), engine.board.clock_us());
         if run::is_to_stop(&state, sequence, clock_us) {

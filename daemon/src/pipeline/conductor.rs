@@ -37,7 +37,8 @@ pub async fn conduct(engine: Arc<Engine>) {
         match round.rest {
             Rest::For(us) => tokio::time::sleep(Duration::from_micros(us)).await,
             Rest::UntilTold(us) => tokio::select! {
-                _ = due.changed() => {}
+                // Who leads is the master once it has applied the first entry of its term.
+                _ = due.changed(), if role.borrow().leads => {}
                 _ = role.changed() => {}
                 () = tokio::time::sleep(Duration::from_micros(us)) => {}
                 () = engine.stop.cancelled() => return,
@@ -116,7 +117,7 @@ async fn plan(engine: &Arc<Engine>, run: &mut Run) -> Plan {
     let user = &job.record.user;
     let function = execute::once(engine, found, user, &params, view.clone(), facts, dry_run);
     tokio::pin!(function);
-    let mut due = engine.board.due();
+    let mut due = engine.board.follow_running();
     loop {
         let stopping = run.is_stopping(&engine.board.state(), now_us(engine));
         let patience = Duration::from_micros(run.patience_us());

@@ -98,6 +98,7 @@ impl Applier {
         self.board.tell_job_ends(&ended);
         self.board.tell_command_ends(&[], &ended);
         self.board.note_due();
+        self.board.tell_applied();
     }
 
     /// Applies a batch; says what became of changes of membership in it.
@@ -124,6 +125,7 @@ impl Applier {
         if gathered.due {
             self.board.note_due();
         }
+        self.board.tell_applied();
         let bytes: u64 = batch.entries.iter().map(|entry| entry.payload.len() as u64).sum();
         self.snapshotter.note(&self.state, batch.entries.len() as u64, bytes);
         gathered.conf
