@@ -190,3 +190,18 @@ fn everyday_commands_work() {
     by_socket.env_clear().env("HOME", &node.folder);
     assert_eq!(run(&mut by_socket, "").ok().trim(), "[]");
 }
+
+#[test]
+fn what_a_command_printed_comes_whole_and_to_the_last_byte() {
+    let node = TestNode::start(may_sleep());
+    let shell = Shell::new(&node);
+    let printed = "a line\nand no end";
+    let call = ["start", "command_run", "argv:", "[/bin/cat]", "stdin:", printed];
+    let id = ends(&shell, &call, 0).out.trim().to_owned();
+    ends(&shell, &["wait", &id], 0);
+    let file = ends(&shell, &["file", &id, "--command", "run-n11"], 0);
+    assert_eq!(file.out, printed);
+    assert!(ends(&shell, &["file", &id], 0).out.starts_with("format: 1\n"));
+    let unknown = shell.run(&["file", &id, "--command", "run-n99"], "");
+    assert!(unknown.code != 0 && unknown.err.contains("run-n11"), "{unknown:?}");
+}
