@@ -3,7 +3,7 @@
 //!
 //! All of it follows from State and from what was reported, so a new master goes on where the old
 //! one stopped (ruling 34). One loop looks at everything, when something changed that may concern
-//! it; what takes a while is a [`Duty`] and goes on in a task of its own.
+//! it; what takes a while is a `Duty` and goes on in a task of its own.
 
 use super::preference::Preference;
 use super::{Cluster, MemberReport, remote, rotation};
