@@ -142,20 +142,50 @@ impl Engine {
         if tiebeam_core::job::parse_job_id(id).is_none() {
             return Ok(None);
         }
-        let found = self.history.job(id).map_err(|error| {
-            tracing::error!(job = id, error = %crate::report::chain(&error), "history");
-            Unreadable
-        })?;
-        match found {
-            Some(archived) => {
-                let record = serde_json::from_slice(&archived.canonical);
-                record.map(|record| Some(Arc::new(record))).map_err(|_| Unreadable)
-            }
-            // What lies in a gap is not known here; that is not the same as never having been.
-            None if self.history.gaps(self.board.state().chain.floor_index.max(1)).is_empty() => {
-                Ok(None)
-            }
-            None => Err(Unreadable),
-        }
+        let floor = self.board.state().chain.floor_index.max(1);
+        let found = found_or_missing(
+            || !self.history.gaps(floor).is_empty(),
+            || {
+                self.history.job(id).map_err(|error| {
+                    tracing::error!(job = id, error = %crate::report::chain(&error), "history");
+                    Unreadable
+                })
+            },
+        )?;
+        let Some(archived) = found else { return Ok(None) };
+        let record = serde_json::from_slice(&archived.canonical);
+        record.map(|record| Some(Arc::new(record))).map_err(|_| Unreadable)
+    }
+}
+
+/// What is found in a history that may have a gap: what lies in one is not known here, and that is
+/// not the same as never having been. Gaps are looked at first: one that is filled between the two
+/// looks has what was missed, and none that opens later takes anything away.
+fn found_or_missing<T>(
+    has_gap: impl FnOnce() -> bool,
+    look: impl FnOnce() -> Result<Option<T>, Unreadable>,
+) -> Result<Option<T>, Unreadable> {
+    let may_be_missed = has_gap();
+    match look()? {
+        None if may_be_missed => Err(Unreadable),
+        found => Ok(found),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    #[test]
+    fn a_record_that_comes_between_two_looks_is_not_called_unknown() {
+        // A gap has it; it is filled right after the first look, whichever that is.
+        let filled = Cell::new(false);
+        let (has_gap, look) = (|| !filled.replace(true), || Ok(filled.replace(true).then_some(7)));
+        assert!(matches!(found_or_missing(has_gap, look), Ok(Some(7))));
+        assert!(matches!(found_or_missing(|| true, || Ok(None::<u8>)), Err(Unreadable)));
+        assert!(matches!(found_or_missing(|| false, || Ok(None::<u8>)), Ok(None)));
+        assert!(matches!(found_or_missing(|| true, || Ok(Some(7))), Ok(Some(7))));
+        assert!(found_or_missing(|| false, || Err::<Option<u8>, _>(Unreadable)).is_err());
     }
 }

@@ -5,7 +5,7 @@
 //! 1): close the listeners, hand over, let every open request get its answer, sync, exit 0.
 
 use crate::assembly::{Parts, assemble};
-use crate::blobs::spread;
+use crate::blobs;
 use crate::certificates::{self, CertificatesError};
 use crate::cluster::{catch_up, install, keeper, remote};
 use crate::damaged::Damaged;
@@ -362,7 +362,7 @@ fn spawn_tasks(engine: &Arc<Engine>, raft: &Sender<ToRaft>) {
     tokio::spawn(keeper::keep(engine.clone(), raft.clone()));
     tokio::spawn(keeper::tell_histories(engine.clone(), raft.clone()));
     tokio::spawn(catch_up::from_members(engine.clone()));
-    tokio::spawn(spread::tend(engine.clone()));
+    tokio::spawn(blobs::tend::tend(engine.clone()));
     tokio::spawn(keeper::ask_facts(engine.clone()));
     tokio::spawn(renewal::keep(engine.clone()));
     tokio::spawn(install::fetch_snapshots(

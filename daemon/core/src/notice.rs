@@ -31,7 +31,20 @@ pub enum Notice {
     },
 }
 
+/// Bytes of the name of a kept file.
+const NAME_BYTES_MAX: usize = 255;
+
 impl Notice {
+    /// Whether it holds no more than such a notice has to: it goes into the log.
+    pub fn is_short(&self) -> bool {
+        match self {
+            Notice::Clock { .. } => true,
+            Notice::HandEdit { kept, .. } => {
+                kept.as_ref().is_none_or(|name| name.len() <= NAME_BYTES_MAX)
+            }
+        }
+    }
+
     /// The node that it is about.
     pub fn node(&self) -> u32 {
         match self {
@@ -49,4 +62,17 @@ pub struct ClockNote {
     /// By how many microseconds it was off when `clock_accept` took it as right.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accepted_us: Option<i64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_as_long_as_no_file_has_it_is_too_long() {
+        let edit = |kept| Notice::HandEdit { node: 11, revision: 4, kept };
+        assert!(edit(None).is_short() && edit(Some("e".repeat(255))).is_short());
+        assert!(!edit(Some("e".repeat(256))).is_short());
+        assert!(Notice::Clock { node: 11, off_s: Some(i64::MAX) }.is_short());
+    }
 }

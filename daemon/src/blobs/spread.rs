@@ -1,17 +1,17 @@
 //! Blobs among the members: a copy on the node that ran the command and on two more, made before
-//! the command counts as ended (ruling 32), and made again when a holder has left the cluster.
+//! the command counts as ended (ruling 32).
 //!
 //! The holder asks a member to keep a blob, the member fetches it from the holder and verifies it:
 //! nobody takes bytes that they did not ask for. A member that cannot be reached when a command
-//! ends does not hold the end up: the record says who has it, and the rest is made up for later.
+//! ends does not hold the end up: the record says who has it, and `tend` makes up for the rest.
 
-use super::{BlobError, Blobs, PIECE_BYTES, is_digest};
+use super::marks::{Marks, NAMED_MAX};
+use super::{BlobError, PIECE_BYTES, is_digest};
 use crate::cluster::remote::{self, RemoteError};
 use crate::engine::Engine;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tiebeam_core::State;
 use tiebeam_core::job::parse_job_id;
@@ -20,16 +20,14 @@ use tiebeam_proto::record::CommandRecord;
 use tokio::time::Instant;
 
 /// Members that hold a blob, with the one that ran the command.
-const HOLDERS: usize = 3;
+pub(super) const HOLDERS: usize = 3;
 /// Longest time that the end of a command waits for its copies: less than the time that a job past
 /// its deadline is given to stop.
 const SPREAD_WAIT: Duration = Duration::from_secs(8);
-/// Longest time that one member may take to fetch a blob.
-const KEEP_WAIT: Duration = Duration::from_secs(60);
-/// How often it is looked whether members came or went.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// How often all blobs are looked at, whoever came or went.
-const REVIEW_EVERY: Duration = Duration::from_secs(600);
+/// After this time further members are asked beside those that have not answered.
+const SLOW_AFTER: Duration = Duration::from_secs(4);
+/// Longest time that a blob is being fetched, whether anybody still waits for it or not.
+const FETCH_WAIT: Duration = Duration::from_secs(600);
 /// Bytes of one output that are answered at once.
 const ANSWER_BYTES_MAX: u64 = 16 << 20;
 
@@ -45,6 +43,9 @@ pub enum FetchError {
     /// It cannot be kept.
     #[error("it cannot be kept")]
     Blob(#[source] BlobError),
+    /// It took too long, or this node stops.
+    #[error("it was given up")]
+    GivenUp,
 }
 
 /// Why the whole output of a command cannot be shown.
@@ -60,7 +61,7 @@ pub enum OutputError {
 
 /// Members in the order in which they are to hold this blob: another one for each blob, and the
 /// same wherever it is asked.
-fn ranked(digest: &str, mut members: Vec<u64>) -> Vec<u64> {
+pub(super) fn ranked(digest: &str, mut members: Vec<u64>) -> Vec<u64> {
     let rank = |raft_id: &u64| {
         let mut hash = Sha256::new();
         hash.update(digest);
@@ -71,12 +72,12 @@ fn ranked(digest: &str, mut members: Vec<u64>) -> Vec<u64> {
     members
 }
 
-fn node_of(raft_id: u64) -> u32 {
+pub(super) fn node_of(raft_id: u64) -> u32 {
     u32::try_from(raft_id >> 16).unwrap_or_default()
 }
 
 /// Members that answer, without this node.
-fn online(engine: &Engine) -> Vec<u64> {
+pub(super) fn online(engine: &Engine) -> Vec<u64> {
     let mut others = engine.cluster.others();
     others.retain(|member| engine.cluster.is_online(*member));
     others
@@ -85,50 +86,93 @@ fn online(engine: &Engine) -> Vec<u64> {
 /// Copies the output of a command that ended here to two further members; gives who holds it,
 /// node ids in order. What is not done in time is done later.
 pub async fn hold(engine: &Engine, job: &str, digest: &str) -> Vec<u32> {
-    let blobs = Blobs::of(&engine.data);
-    if let Err(error) = blobs.note_job(digest, job) {
+    let marks = Marks::of(job);
+    let noted = engine.host.blobs().note(digest, &marks);
+    if let Err(error) = noted.and_then(|all| shorten(engine, digest, &all)) {
         tracing::warn!(digest, why = crate::report::chain(&error), "a blob has no job's mark");
     }
-    let until = Instant::now() + SPREAD_WAIT;
-    let jobs = [job.to_owned()];
     let others = ranked(digest, online(engine));
-    let wanted = HOLDERS - 1;
-    let mut holders = copy_to(engine, digest, &jobs, (&others, wanted), until).await;
+    let now = Instant::now();
+    let pace = Pace { slow: now + SLOW_AFTER, until: now + SPREAD_WAIT };
+    let ask = |member| ask_to_keep(engine, member, digest, &marks, pace.until);
+    let mut holders = keepers(&others, HOLDERS - 1, pace, ask).await;
     holders.push(engine.identity.raft_id());
     if holders.len() < HOLDERS.min(engine.board.state().members.len()) {
         tracing::warn!(job, digest, ?holders, "an output has fewer copies than it should");
+        engine.host.blobs().note_short(digest);
     }
     let mut nodes: Vec<u32> = holders.into_iter().map(node_of).collect();
     nodes.sort_unstable();
     nodes
 }
 
-/// Asks members in turn to keep a blob until as many as wanted do; gives those that do.
-async fn copy_to(
-    engine: &Engine,
-    digest: &str,
-    jobs: &[String],
-    (members, wanted): (&[u64], usize),
-    until: Instant,
+/// How long members are waited for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    /// Then others are asked beside those that have not answered.
+    pub slow: Instant,
+    /// Then it is over.
+    pub until: Instant,
+}
+
+/// Asks as many members at once as are wanted, and in place of each that refuses the next; gives
+/// those that keep a copy.
+pub(super) async fn keepers<F: Future<Output = bool>>(
+    members: &[u64],
+    wanted: usize,
+    pace: Pace,
+    ask: impl Fn(u64) -> F,
 ) -> Vec<u64> {
-    let mut holders = Vec::new();
-    for member in members {
-        if holders.len() >= wanted || Instant::now() >= until {
-            break;
-        }
-        let limit = until.duration_since(Instant::now());
-        match remote::keep_blob(&engine.cluster, *member, digest, jobs, limit).await {
-            Ok(()) => holders.push(*member),
-            Err(error) => {
-                let (node, why) = (node_of(*member), crate::report::chain(&error));
-                tracing::warn!(digest, node, why, "a member does not keep a copy");
+    let ask = &ask;
+    let mut next = members.iter().map(|member| async move { (*member, ask(*member).await) });
+    let mut asked: FuturesUnordered<_> = next.by_ref().take(wanted).collect();
+    let (mut holders, mut in_time) = (Vec::new(), true);
+    while holders.len() < wanted && !asked.is_empty() {
+        tokio::select! {
+            biased;
+            Some((member, kept)) = asked.next() => match kept {
+                true => holders.push(member),
+                false => asked.extend(next.next()),
+            },
+            () = tokio::time::sleep_until(pace.until) => break,
+            () = tokio::time::sleep_until(pace.slow), if in_time => {
+                in_time = false;
+                asked.extend(next.by_ref().take(wanted - holders.len()));
             }
         }
     }
     holders
 }
 
-/// Fetches a blob from the member that asked this node to keep it.
+/// Asks one member to keep a copy; gives whether it does.
+pub(super) async fn ask_to_keep(
+    engine: &Engine,
+    member: u64,
+    digest: &str,
+    marks: &Marks,
+    until: Instant,
+) -> bool {
+    let limit = until.saturating_duration_since(Instant::now());
+    let asked = remote::keep_blob(&engine.cluster, member, digest, marks, limit).await;
+    if let Err(error) = &asked {
+        let (node, why) = (node_of(member), crate::report::chain(error));
+        tracing::warn!(digest, node, why, "a member does not keep a copy");
+    }
+    asked.is_ok()
+}
+
+/// Of many jobs that name a blob those that are archived become one line.
+fn shorten(engine: &Engine, digest: &str, all: &Marks) -> Result<(), BlobError> {
+    if all.jobs().len() <= NAMED_MAX {
+        return Ok(());
+    }
+    // What this State has archived lies in its chain, whatever this node's history has.
+    let state = engine.board.state();
+    engine.host.blobs().fold(digest, |job| is_past(&state, job), state.chain.index)
+}
+
+/// Fetches a blob from the member that asked this node to keep it. Once begun it goes on when that
+/// one waits no longer: who asks again finds it.
 ///
 /// # Errors
 /// It is not here now.
@@ -136,33 +180,51 @@ pub async fn fetch(
     engine: &Arc<Engine>,
     from: u64,
     digest: &str,
-    jobs: &[String],
+    marks: Marks,
 ) -> Result<(), FetchError> {
-    let blobs = Blobs::of(&engine.data);
-    if !is_digest(digest) {
-        return Err(FetchError::Blob(BlobError::Name));
+    let blobs = engine.host.blobs();
+    if let Some(all) = blobs.claim(digest, &marks).map_err(FetchError::Blob)? {
+        return shorten(engine, digest, &all).map_err(FetchError::Blob);
     }
-    if blobs.bytes(digest).is_none() {
+    let turn = blobs.turn(digest).await;
+    // Whoever had the turn before may have fetched it.
+    if blobs.claim(digest, &marks).map_err(FetchError::Blob)?.is_some() {
+        return Ok(());
+    }
+    let (engine, digest) = (engine.clone(), digest.to_owned());
+    let fetching = tokio::spawn(async move {
+        let _turn = turn;
+        tokio::select! {
+            fetched = receive(&engine, from, &digest, &marks) => fetched,
+            () = tokio::time::sleep(FETCH_WAIT) => Err(FetchError::GivenUp),
+            () = engine.stop.cancelled() => Err(FetchError::GivenUp),
+        }
+    });
+    fetching.await.unwrap_or(Err(FetchError::GivenUp))
+}
+
+async fn receive(
+    engine: &Engine,
+    from: u64,
+    digest: &str,
+    marks: &Marks,
+) -> Result<(), FetchError> {
+    let mut incoming = engine.host.blobs().receive(digest).map_err(FetchError::Blob)?;
+    loop {
+        // Others write, too: what was enough at the begin may be little now.
         if !engine.space.is_enough() {
             return Err(FetchError::NoRoom);
         }
-        let mut incoming = blobs.receive(digest).map_err(FetchError::Blob)?;
-        loop {
-            let at = incoming.bytes();
-            let piece = remote::blob_piece(&engine.cluster, from, digest, at).await;
-            let piece = piece.map_err(FetchError::Remote)?;
-            incoming.push(&piece).map_err(FetchError::Blob)?;
-            if piece.len() < PIECE_BYTES {
-                break;
-            }
+        let piece = remote::blob_piece(&engine.cluster, from, digest, incoming.bytes()).await;
+        let piece = piece.map_err(FetchError::Remote)?;
+        incoming.push(&piece).map_err(FetchError::Blob)?;
+        if piece.len() < PIECE_BYTES {
+            break;
         }
-        let finished = tokio::task::spawn_blocking(move || incoming.finish()).await;
-        finished.unwrap_or(Err(BlobError::Name)).map_err(FetchError::Blob)?;
     }
-    for job in jobs {
-        blobs.note_job(digest, job).map_err(FetchError::Blob)?;
-    }
-    Ok(())
+    let marks = marks.clone();
+    let finished = tokio::task::spawn_blocking(move || incoming.finish(&marks)).await;
+    finished.unwrap_or(Err(BlobError::Name)).map_err(FetchError::Blob)
 }
 
 /// The whole output of a command: from the record if that has it, else from whichever member holds
@@ -202,7 +264,7 @@ async fn gather(
     loop {
         let at = whole.len() as u64;
         let piece = match member == engine.identity.raft_id() {
-            true => Blobs::of(&engine.data).piece(digest, at).ok(),
+            true => engine.host.blobs().piece(digest, at).ok(),
             false => {
                 let piece = remote::blob_piece(&engine.cluster, member, digest, at).await;
                 piece.ok().map(|piece| piece.to_vec())
@@ -225,144 +287,53 @@ async fn gather(
 }
 
 /// Removes this node's copy if it is spoilt: whoever has a sound one makes up for it.
-async fn give_up_spoilt(engine: &Engine, digest: &str) {
-    let (blobs, digest) = (Blobs::of(&engine.data), digest.to_owned());
+pub(super) async fn give_up_spoilt(engine: &Engine, digest: &str) {
+    let (blobs, digest) = (engine.host.blobs().clone(), digest.to_owned());
     let looked = tokio::task::spawn_blocking(move || blobs.remove_spoilt(&digest)).await;
     if let Ok(Err(error)) = looked {
         tracing::warn!(why = crate::report::chain(&error), "an output cannot be read here");
     }
 }
 
-/// Looks after the blobs of this node until it stops: copies are made up for when members came or
-/// went, and those whose records are gone are removed.
-pub async fn tend(engine: Arc<Engine>) {
-    if let Err(error) = Blobs::of(&engine.data).clear_unfinished() {
-        tracing::warn!(why = crate::report::chain(&error), "unfinished blobs stay");
-    }
-    let (mut seen, mut reviewed) = (None, Instant::now());
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(LOOK_EVERY) => {}
-            () = engine.stop.cancelled() => return,
-        }
-        let members: Vec<u64> = engine.board.state().members.values().map(|m| m.raft_id).collect();
-        let now = (members, online(&engine));
-        if seen.as_ref() == Some(&now) && reviewed.elapsed() < REVIEW_EVERY {
-            continue;
-        }
-        if engine.cluster.is_caught_up() && review(&engine).await {
-            (seen, reviewed) = (Some(now), Instant::now());
-        }
-    }
-}
-
-/// Looks at all blobs once; false if it is to be done again soon.
-async fn review(engine: &Arc<Engine>) -> bool {
-    let blobs = Blobs::of(&engine.data);
-    let Ok(own) = blobs.list() else { return false };
-    let mut lists = BTreeMap::new();
-    for member in online(engine) {
-        // One that does not tell is not known to lack anything.
-        if let Ok(list) = remote::blobs(&engine.cluster, member).await {
-            lists.insert(member, list);
-        }
-    }
-    let (mut short, mut done) = (0, true);
-    for digest in own {
-        let Ok(jobs) = blobs.jobs(&digest) else { continue };
-        if is_given_up(engine, &jobs) {
-            match blobs.remove(&digest) {
-                Ok(()) => tracing::info!(digest, ?jobs, "an output went with its records"),
-                Err(error) => {
-                    tracing::warn!(why = crate::report::chain(&error), "an old output stays");
-                }
-            }
-            continue;
-        }
-        let members = engine.board.state().members.values().map(|m| m.raft_id).collect();
-        let lacking = lacking(engine.identity.raft_id(), &digest, members, &lists);
-        if lacking.wanted == 0 {
-            continue;
-        }
-        let until = Instant::now() + KEEP_WAIT;
-        let to = (lacking.candidates.as_slice(), lacking.wanted);
-        let made = copy_to(engine, &digest, &jobs, to, until).await;
-        if made.len() < lacking.wanted {
-            (short, done) = (short + 1, false);
-            give_up_spoilt(engine, &digest).await;
-        }
-    }
-    engine.metrics.blobs_short.store(short, Ordering::Relaxed);
-    done
-}
-
-/// Copies that this node is to make up for.
-#[derive(Debug, PartialEq, Eq)]
-struct Lacking {
-    wanted: usize,
-    candidates: Vec<u64>,
-}
-
-/// What is to be done about a blob of this node: a member that did not tell what it has may have
-/// it, one that left the cluster has not; of several holders the first one copies.
-fn lacking(
-    own: u64,
-    digest: &str,
-    members: BTreeSet<u64>,
-    lists: &BTreeMap<u64, BTreeSet<String>>,
-) -> Lacking {
-    let told = |member: &u64| lists.get(member).map(|list| list.contains(digest));
-    let others = members.iter().copied().filter(|member| *member != own);
-    let may_have = others.clone().filter(|member| told(member) != Some(false)).count();
-    let first = others.clone().filter(|member| told(member) == Some(true)).all(|one| one > own);
-    let wanted = HOLDERS.min(members.len()).saturating_sub(may_have + 1);
-    let without = others.filter(|member| told(member) == Some(false)).collect();
-    match first {
-        true => Lacking { wanted, candidates: ranked(digest, without) },
-        false => Lacking { wanted: 0, candidates: Vec::new() },
-    }
-}
-
-/// Whether all records that name a blob have been given up; no clock decides it.
-fn is_given_up(engine: &Engine, jobs: &[String]) -> bool {
-    let state = engine.board.state();
-    let gone = |job: &String| is_past(&state, job) && matches!(engine.archived_job(job), Ok(None));
-    !jobs.is_empty() && jobs.iter().all(gone)
-}
-
 /// Whether the job has left this node's State: one that it has not heard of yet is to come.
-fn is_past(state: &State, job: &str) -> bool {
+pub(super) fn is_past(state: &State, job: &str) -> bool {
     let Some((_, sequence)) = parse_job_id(job) else { return true };
     let is_known = sequence <= state.last_job;
     is_known && !state.jobs.contains_key(&sequence) && !state.doubts.contains_key(&sequence)
 }
 
+/// Whether a State has given all these ids and places in the chain.
+pub fn knows(state: &State, marks: &Marks) -> bool {
+    let is_given =
+        |job: &String| parse_job_id(job).is_none_or(|(_, sequence)| sequence <= state.last_job);
+    marks.records() <= state.chain.index && marks.jobs().iter().all(is_given)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
-    fn lists(of: &[(u64, bool)]) -> BTreeMap<u64, BTreeSet<String>> {
-        let list = |has: bool| if has { BTreeSet::from(["d".to_owned()]) } else { BTreeSet::new() };
-        of.iter().map(|(member, has)| (*member, list(*has))).collect()
-    }
-
-    #[test]
-    fn a_lost_copy_is_made_up_for_by_one_holder() {
-        let members: BTreeSet<u64> = (1..=5).collect();
-        let of = |own: u64, told: &[(u64, bool)]| lacking(own, "d", members.clone(), &lists(told));
-        let full = of(1, &[(2, true), (3, true), (4, false), (5, false)]);
-        assert_eq!(full.wanted, 0);
-        let one_lost = of(1, &[(2, true), (3, false), (4, false), (5, false)]);
-        assert_eq!((one_lost.wanted, one_lost.candidates.len()), (1, 3));
-        let not_first = of(2, &[(1, true), (3, false), (4, false), (5, false)]);
-        assert_eq!(not_first.wanted, 0, "node 1 does it");
-        let silent = of(1, &[(2, true), (4, false), (5, false)]);
-        assert_eq!(silent.wanted, 0, "3 may have it");
-        let alone = of(1, &[(2, false), (3, false), (4, false), (5, false)]);
-        assert_eq!(alone.wanted, 2);
-        let small = lacking(1, "d", BTreeSet::from([1, 2]), &lists(&[(2, false)]));
-        assert_eq!(small, Lacking { wanted: 1, candidates: vec![2] });
-        assert_eq!(lacking(1, "d", BTreeSet::from([1]), &lists(&[])).wanted, 0);
+    #[tokio::test]
+    async fn a_slow_member_is_made_up_for_by_others() {
+        // 1 never answers, 2 refuses, the others keep a copy.
+        let ask = |member: u64| async move {
+            match member {
+                1 => std::future::pending().await,
+                2 => false,
+                _ => true,
+            }
+        };
+        let far = Instant::now() + Duration::from_secs(3_600);
+        let far_off = Pace { slow: far, until: far };
+        let soon = Pace { slow: Instant::now(), until: far };
+        let of = |members: &'static [u64], pace| keepers(members, 2, pace, ask);
+        assert_eq!(of(&[3, 4, 5], far_off).await, [3, 4]);
+        assert_eq!(of(&[2, 3, 4], far_off).await, [3, 4], "the next one does");
+        assert_eq!(of(&[1, 3, 4], soon).await, [3, 4], "the slow one holds nobody up");
+        assert_eq!(of(&[2, 5], far_off).await, [5], "nobody is left");
+        let over = Pace { slow: far, until: Instant::now() };
+        assert_eq!(of(&[1, 1, 3], over).await, Vec::<u64>::new(), "the time is over");
     }
 
     #[test]
@@ -380,5 +351,7 @@ mod tests {
         let state = State { last_job: 9, ..State::default() };
         assert!(is_past(&state, "11.9") && !is_past(&state, "11.10"));
         assert!(is_past(&state, "no job"));
+        let known = |text| knows(&state, &Marks::parse(text));
+        assert!(known("11.9\n") && known("") && !known("11.9\n11.10\n") && !known("records 1"));
     }
 }

@@ -43,16 +43,19 @@ const CAUGHT_UP: u64 = 1_000;
 /// This node's report as of now.
 pub fn report_now(engine: &Engine) -> MemberReport {
     let state = engine.board.state();
+    let (floor, metrics) = (state.chain.floor_index.max(1), engine.history_thread.metrics());
+    let history_from = engine.history.whole_above(floor);
     MemberReport {
         term: 0,
         applied: state.applied,
         published: engine.published.revision(),
-        history_to: engine.history_thread.metrics().durable.load(Relaxed),
-        history_from: engine.history.whole_above(state.chain.floor_index.max(1)),
+        history_to: metrics.durable.load(Relaxed),
+        history_from,
         wall_us: u64::try_from(engine.proposer.wall().0).unwrap_or(0),
         feature_level: u64::from(FEATURE_LEVEL),
         key: engine.cluster.key(),
         leaving: false,
+        cannot_lead: history_from > floor || metrics.index_out_of_use.load(Relaxed),
     }
 }
 
@@ -242,18 +245,38 @@ pub fn is_only_voter(state: &State, node: u32) -> bool {
     state.voters().all(|(voter, _)| voter == node) && state.voters().next().is_some()
 }
 
+/// How well a voter would do as the next master: whether it may lead and did not say that it
+/// cannot, whether it has caught up, how much it is wanted, what it has applied.
+type Fitness = (bool, bool, i64, u64);
+
+fn fitness(state: &State, node: u32, near: bool, report: Option<&MemberReport>) -> Fitness {
+    let wanted = affinity(state, node);
+    (wanted > 0 && is_able(report), near, wanted, report.map_or(0, |report| report.applied))
+}
+
+/// Whether a member did not say that it cannot lead: one that hands the place on at once, or does
+/// not take it, is not to be given it.
+fn is_able(report: Option<&MemberReport>) -> bool {
+    report.is_none_or(|report| !report.cannot_lead)
+}
+
+/// Whether a voter can be given the place by the rules and by its own word.
+pub fn could_lead(cluster: &Cluster, state: &State, raft_id: u64) -> bool {
+    let node = state.member_of(raft_id).map(|(node, _)| node);
+    node.is_some_and(|node| may_lead(state, node)) && is_able(cluster.report_of(raft_id).as_ref())
+}
+
 /// The other voters that answer, in the order in which they are to be the next master: those that
-/// may lead, have caught up, are wanted most and lack the least.
+/// may and can lead, have caught up, are wanted most and lack the least.
 pub fn successors(cluster: &Cluster, state: &State) -> Vec<u64> {
     let others = state
         .voters()
         .filter(|(node, member)| *node != cluster.own() && cluster.is_online(member.raft_id));
     let mut ranked: Vec<_> = others
         .map(|(node, member)| {
-            let wanted = affinity(state, node);
             let near = is_near(cluster, state, node);
-            let applied = cluster.report_of(member.raft_id).map_or(0, |report| report.applied);
-            ((wanted > 0, near, wanted, applied), member.raft_id)
+            let report = cluster.report_of(member.raft_id);
+            (fitness(state, node, near, report.as_ref()), member.raft_id)
         })
         .collect();
     ranked.sort_unstable_by(|one, other| other.cmp(one));
@@ -274,10 +297,10 @@ fn elder(state: &State, own: u64, refusing: &[u32], answering: &[u64]) -> Option
 }
 
 /// To whom the master leaves its office: to an older member if a voter refuses this one, or to the
-/// next one if this node may not lead. Only to one that may lead itself.
+/// next one if this node may not lead. Only to one that may and can lead itself.
 fn heir(engine: &Engine, state: &State, electable: bool) -> Option<u64> {
     let mut next = successors(&engine.cluster, state);
-    next.retain(|one| state.member_of(*one).is_some_and(|(node, _)| may_lead(state, node)));
+    next.retain(|one| could_lead(&engine.cluster, state, *one));
     let refusing = engine.cluster.peers().map(|peers| peers.deniers()).unwrap_or_default();
     let elder = elder(state, engine.cluster.raft_id, &refusing, &next);
     elder.or(next.first().copied().filter(|_| !electable))
@@ -510,6 +533,20 @@ mod tests {
         };
         assert_eq!(never(11), (false, true));
         assert_eq!(never(12), (true, true), "there has to be a master");
+    }
+
+    #[test]
+    fn a_voter_that_says_that_it_cannot_lead_comes_last_however_much_it_is_wanted() {
+        let at = State::node_path(12).child("affinity");
+        let config = Tree::new().set(&at, &json!(9), 1).expect("a small tree");
+        let state = State { config, ..State::default() };
+        let able = MemberReport { applied: 5, ..Default::default() };
+        let unable = MemberReport { cannot_lead: true, ..able };
+        let of = |node, report| fitness(&state, node, true, report);
+        assert!(of(12, Some(&able)) > of(13, Some(&able)));
+        assert!(of(12, Some(&unable)) < of(13, Some(&able)));
+        assert!(of(12, Some(&unable)) < of(13, None), "an earlier version does not say it");
+        assert!(is_able(Some(&able)) && is_able(None) && !is_able(Some(&unable)));
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //!
 //! An election prefers it already (raft's priority), but it may have been away then. It gets the
 //! place when it answers, has caught up, and both have been so, it as a voter and this node as the
-//! master, for a while without a break: so a node that comes and goes moves nothing. Between equal
-//! affinities nothing is ever moved.
+//! master, for a while without a break: so a node that comes and goes moves nothing; and if it does
+//! not say that it cannot lead. Between equal affinities nothing is ever moved.
 
 use super::{Cluster, keeper};
 use crate::engine::Engine;
@@ -36,7 +36,9 @@ fn wanted_more(cluster: &Cluster, state: &State) -> Vec<u64> {
     let mut ranked = keeper::successors(cluster, state);
     ranked.retain(|raft_id| {
         state.member_of(*raft_id).is_some_and(|(node, _)| {
-            keeper::affinity(state, node) > own && keeper::is_near(cluster, state, node)
+            keeper::affinity(state, node) > own
+                && keeper::is_near(cluster, state, node)
+                && keeper::could_lead(cluster, state, *raft_id)
         })
     });
     ranked

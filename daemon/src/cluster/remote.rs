@@ -5,7 +5,8 @@
 //! (ruling 1).
 
 use super::{Cluster, address_of};
-use crate::blobs::is_digest;
+use crate::blobs::marks::Marks;
+use crate::blobs::{PIECE_BYTES, is_digest};
 use crate::engine::Engine;
 use crate::front::seam::{Call, Caller, Source, Via};
 use crate::peer::PeerError;
@@ -13,7 +14,7 @@ use crate::pipeline::live::{Live, Wanted};
 use crate::renewal::Wish;
 use bytes::Bytes;
 use http::{Method, Request};
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, Limited};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -34,6 +35,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
 /// Longest time that a call which waits for nothing may take on the master.
 const CALL_WAIT: Duration = Duration::from_secs(12);
+/// Bytes of an answer: a call's, the text of a file, the digests of a million outputs.
+const ANSWER_BYTES_MAX: usize = 128 << 20;
 
 /// Why a member did not give what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -44,9 +47,9 @@ pub enum RemoteError {
     /// It was not reached, or did not answer.
     #[error("the request failed")]
     Request(#[source] PeerError),
-    /// Its answer broke off.
-    #[error("the answer broke off")]
-    Body(#[source] hyper::Error),
+    /// Its answer broke off, or is longer than an answer may be.
+    #[error("the answer did not come whole")]
+    Body(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// It took too long.
     #[error("there was no answer in time")]
     Late,
@@ -136,6 +139,18 @@ fn request(method: Method, path: String, body: Bytes) -> Request<Full<Bytes>> {
     request
 }
 
+/// Reads the body of an answer, up to `bytes_max` bytes of it: a member that fails may send more.
+async fn read<B>(
+    body: B,
+    bytes_max: usize,
+) -> Result<Bytes, Box<dyn std::error::Error + Send + Sync>>
+where
+    B: hyper::body::Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    Ok(Limited::new(body, bytes_max).collect().await?.to_bytes())
+}
+
 impl Cluster {
     /// Asks one member and reads the whole answer, within `limit`.
     ///
@@ -147,11 +162,22 @@ impl Cluster {
         request: Request<Full<Bytes>>,
         limit: Duration,
     ) -> Result<Bytes, RemoteError> {
+        self.ask_for(member, request, limit, ANSWER_BYTES_MAX).await
+    }
+
+    /// The same, for an answer of at most so many bytes.
+    async fn ask_for(
+        &self,
+        member: u64,
+        request: Request<Full<Bytes>>,
+        limit: Duration,
+        bytes_max: usize,
+    ) -> Result<Bytes, RemoteError> {
         let peers = self.peers().ok_or(RemoteError::Nobody)?;
         let asked = async {
             let answer = peers.request(member, request).await.map_err(RemoteError::Request)?;
             let status = answer.status();
-            let body = answer.into_body().collect().await.map_err(RemoteError::Body)?.to_bytes();
+            let body = read(answer.into_body(), bytes_max).await.map_err(RemoteError::Body)?;
             if status.is_success() {
                 return Ok(body);
             }
@@ -221,7 +247,8 @@ pub async fn blob_piece(
     digest: &str,
     at: u64,
 ) -> Result<Bytes, RemoteError> {
-    cluster.ask(member, get(format!("/blob/{digest}/{at}")), ANSWER_WAIT).await
+    let wanted = get(format!("/blob/{digest}/{at}"));
+    cluster.ask_for(member, wanted, ANSWER_WAIT, PIECE_BYTES).await
 }
 
 /// Asks a member to keep a blob of this node, for these jobs; it fetches and verifies it.
@@ -232,10 +259,10 @@ pub async fn keep_blob(
     cluster: &Cluster,
     member: u64,
     digest: &str,
-    jobs: &[String],
+    marks: &Marks,
     limit: Duration,
 ) -> Result<(), RemoteError> {
-    let sent = request(Method::POST, format!("/blob/{digest}"), jobs.join("\n").into());
+    let sent = request(Method::POST, format!("/blob/{digest}"), marks.text().into());
     cluster.ask(member, sent, limit).await.map(drop)
 }
 
@@ -427,7 +454,7 @@ async fn ask_master(
     };
     let answered = async {
         let answer = peers.request(master, sent).await.map_err(|error| error.is_unsent())?;
-        let bytes = answer.into_body().collect().await.map_err(|_| false)?.to_bytes();
+        let bytes = read(answer.into_body(), ANSWER_BYTES_MAX).await.map_err(|_| false)?;
         let answer: Value = serde_json::from_slice(&bytes).map_err(|_| false)?;
         match answer.get("error") {
             Some(error) => Ok(Err(RpcError::from_json(error).ok_or(false)?)),
@@ -454,4 +481,16 @@ pub fn answer_text(answer: Result<Value, RpcError>) -> Vec<u8> {
 pub fn master_address(engine: &Engine) -> Option<String> {
     let leader = engine.cluster.leader()?;
     address_of(&engine.board.state(), leader)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_is_read_up_to_its_bound() {
+        let body = || Full::new(Bytes::from_static(b"12345"));
+        assert_eq!(read(body(), 5).await.unwrap(), "12345");
+        assert!(read(body(), 4).await.is_err());
+    }
 }

@@ -31,6 +31,8 @@ pub struct MemberReport {
     pub key: u64,
     /// Whether it is its last one: the node stops, and is not to be waited for.
     pub leaving: bool,
+    /// Whether it cannot lead now: its history has a gap, or its hot index is out of use.
+    pub cannot_lead: bool,
 }
 
 impl MemberReport {
@@ -43,7 +45,7 @@ impl MemberReport {
         out
     }
 
-    fn fields(&self) -> [u64; 9] {
+    fn fields(&self) -> [u64; 10] {
         [
             self.term,
             self.applied,
@@ -54,6 +56,7 @@ impl MemberReport {
             self.feature_level,
             self.key,
             u64::from(self.leaving),
+            u64::from(self.cannot_lead),
         ]
     }
 
@@ -73,9 +76,10 @@ impl MemberReport {
             history_from: field(4)?,
             wall_us: field(5)?,
             feature_level: field(6)?,
-            // Reports of earlier versions end before this one or the next.
+            // Reports of earlier versions end before this one or one of the next.
             key: field(7).unwrap_or_default(),
             leaving: field(8) == Some(1),
+            cannot_lead: field(9) == Some(1),
         })
     }
 }
@@ -128,7 +132,10 @@ mod tests {
         let leaving = MemberReport { leaving: true, ..report };
         let told = leaving.encode();
         assert_eq!(MemberReport::decode(&told), Some(leaving));
-        assert_eq!(MemberReport::decode(&told[..told.len() - 8]), Some(report), "as it was before");
+        assert_eq!(MemberReport::decode(&told[..told.len() - 8]), Some(leaving), "one before");
+        assert_eq!(MemberReport::decode(&told[..told.len() - 16]), Some(report), "two before");
+        let unable = MemberReport { cannot_lead: true, ..report };
+        assert_eq!(MemberReport::decode(&unable.encode()), Some(unable));
         assert_eq!(MemberReport::decode(&bytes[..20]), None);
         assert_eq!(MemberReport::decode(&[]), None);
     }

@@ -5,7 +5,8 @@
 
 use super::remote::{Forwarded, answer_text};
 use super::{Cluster, FRAME_HISTORIES, FRAME_RAFT, FRAME_REPORT, Histories, MemberReport};
-use crate::blobs::{Blobs, is_digest, spread};
+use crate::blobs::marks::{Marks, TEXT_BYTES_MAX};
+use crate::blobs::{is_digest, spread};
 use crate::engine::Engine;
 use crate::front::seam::{Call, Caller, Source, Standing, Via};
 use crate::peer::{PeerId, PeerService};
@@ -21,7 +22,6 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock, Weak};
-use tiebeam_core::job::parse_job_id;
 use tiebeam_core::proposal::{Body, Proposal};
 use tiebeam_proto::time::Time;
 use tiebeam_proto::{ErrorCode, Params, RpcError};
@@ -189,7 +189,9 @@ async fn propose(engine: &Engine, from: PeerId, body: &[u8]) -> PeerAnswer {
         Ok(Body::CommandEnded(ended)) if ended.record.node == from.node => {
             Body::CommandEnded(ended)
         }
-        Ok(Body::Notice(notice)) if notice.node() == from.node => Body::Notice(notice),
+        Ok(Body::Notice(notice)) if notice.node() == from.node && notice.is_short() => {
+            Body::Notice(notice)
+        }
         Ok(_) => return refuse(StatusCode::FORBIDDEN, "a member does not propose this"),
         Err(_) => return refuse(StatusCode::BAD_REQUEST, "the proposal cannot be read"),
     };
@@ -239,7 +241,7 @@ async fn history(engine: &Arc<Engine>, first: &str, last: &str) -> PeerAnswer {
 
 /// The digests of the outputs that are here.
 async fn blobs(engine: &Engine) -> PeerAnswer {
-    let blobs = Blobs::of(&engine.data);
+    let blobs = engine.host.blobs().clone();
     match tokio::task::spawn_blocking(move || blobs.list()).await {
         Ok(Ok(list)) => plain(StatusCode::OK, list.join("\n")),
         _ => refuse(StatusCode::INTERNAL_SERVER_ERROR, "the outputs cannot be listed here"),
@@ -251,7 +253,7 @@ async fn blob(engine: &Engine, digest: &str, at: &str) -> PeerAnswer {
     let Ok(at) = at.parse::<u64>() else {
         return refuse(StatusCode::BAD_REQUEST, "the offset is a number");
     };
-    let (blobs, digest) = (Blobs::of(&engine.data), digest.to_owned());
+    let (blobs, digest) = (engine.host.blobs().clone(), digest.to_owned());
     match tokio::task::spawn_blocking(move || blobs.piece(&digest, at)).await {
         Ok(Ok(piece)) => plain(StatusCode::OK, piece),
         _ => refuse(StatusCode::NOT_FOUND, "that output is not here"),
@@ -260,13 +262,14 @@ async fn blob(engine: &Engine, digest: &str, at: &str) -> PeerAnswer {
 
 /// Keeps a copy of an output that the asking member has; it is fetched from there and verified.
 async fn keep_blob(engine: &Arc<Engine>, from: PeerId, digest: &str, body: &[u8]) -> PeerAnswer {
-    let jobs: Option<Vec<String>> = std::str::from_utf8(body).ok().map(|text| {
-        text.lines().filter(|line| parse_job_id(line).is_some()).map(str::to_owned).collect()
-    });
-    let (Some(jobs), true) = (jobs, is_digest(digest)) else {
+    let text = std::str::from_utf8(body).ok().filter(|text| text.len() <= TEXT_BYTES_MAX);
+    let (Some(marks), true) = (text.map(Marks::parse), is_digest(digest)) else {
         return refuse(StatusCode::BAD_REQUEST, "an output has a digest and jobs");
     };
-    match spread::fetch(engine, from.raft_id, digest, &jobs).await {
+    if !are_known(engine, &marks).await {
+        return refuse(StatusCode::CONFLICT, "these jobs are not known here");
+    }
+    match spread::fetch(engine, from.raft_id, digest, marks).await {
         Ok(()) => plain(StatusCode::OK, Bytes::new()),
         Err(error) => {
             let why = crate::report::chain(&error);
@@ -274,6 +277,17 @@ async fn keep_blob(engine: &Arc<Engine>, from: PeerId, digest: &str, body: &[u8]
             plain(StatusCode::INSUFFICIENT_STORAGE, why)
         }
     }
+}
+
+/// Whether there are these jobs: a blob of one that never comes would stay for ever. The member
+/// that asks may have applied more than this node, but nothing that is not committed.
+async fn are_known(engine: &Engine, marks: &Marks) -> bool {
+    if spread::knows(&engine.board.state(), marks) {
+        return true;
+    }
+    let Ok(index) = engine.proposer.read_index().await else { return false };
+    engine.board.applied(index).await;
+    spread::knows(&engine.board.state(), marks)
 }
 
 /// What helps to find a fault here.

@@ -3,6 +3,7 @@
 //! Called by everything in `host`; the node agent turns these into results of commands. A
 //! message names the node setting that stands in the way, where one does.
 
+use crate::blobs::BlobError;
 use std::{io, path::Path, path::PathBuf};
 
 /// Why the host did not do what it was asked.
@@ -87,7 +88,7 @@ pub enum HostError {
         #[source]
         source: io::Error,
     },
-    /// An operation on the journal, an output or a blob failed.
+    /// An operation on the journal or an output failed.
     #[error("cannot {operation} {}", path.display())]
     File {
         /// What was tried, as a verb.
@@ -98,6 +99,9 @@ pub enum HostError {
         #[source]
         source: io::Error,
     },
+    /// The whole output could not be moved to the blobs.
+    #[error("the whole output is not among the blobs")]
+    Blob(#[source] BlobError),
     /// A process could not be signalled or watched.
     #[error("cannot {operation} process {pid}")]
     Process {

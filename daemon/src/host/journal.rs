@@ -52,6 +52,12 @@ impl Place {
         Ok(())
     }
 
+    /// The job's id.
+    pub fn job(&self) -> String {
+        let job = self.folder.parent().and_then(Path::file_name).unwrap_or_default();
+        job.to_string_lossy().into_owned()
+    }
+
     /// The journal's file.
     pub fn journal(&self) -> PathBuf {
         self.folder.join("journal")

@@ -46,6 +46,7 @@ pub use error::HostError;
 pub use policy::ExecPolicy;
 pub use shim::{SHIM_ARGUMENT, shim_main};
 
+use crate::blobs::Blobs;
 use arc_swap::ArcSwap;
 use journal::{Journal, Line, Place, folders, make_folder, sync_folder};
 use rustix::process::Signal;
@@ -115,7 +116,7 @@ pub struct Host {
 
 struct Inner {
     journal: PathBuf,
-    blobs: PathBuf,
+    blobs: Blobs,
     shim: PathBuf,
     policy: ArcSwap<ExecPolicy>,
     /// Shims that this daemon started and that have not ended.
@@ -141,16 +142,22 @@ impl Host {
         let data = &std::path::absolute(data).map_err(HostError::file("resolve", data))?;
         let inner = Inner {
             journal: data.join("journal"),
-            blobs: data.join("blobs"),
+            blobs: Blobs::of(data),
             shim,
             policy: ArcSwap::from_pointee(policy),
             shims: AtomicUsize::new(0),
         };
-        for folder in [&inner.journal, &inner.blobs] {
+        for folder in [inner.journal.as_path(), inner.blobs.folder()] {
             make_folder(folder).map_err(HostError::file("make the folder", folder))?;
         }
+        inner.blobs.clear_unfinished().map_err(HostError::Blob)?;
         let found = inner.find_all()?;
         Ok((Host { inner: Arc::new(inner) }, found))
+    }
+
+    /// The whole outputs that records do not hold.
+    pub fn blobs(&self) -> &Blobs {
+        &self.inner.blobs
     }
 
     /// Takes another policy, e.g. after the node settings were read again. Running commands go on.
@@ -353,7 +360,7 @@ impl Inner {
         let own = place.output();
         let digest = story.ended.as_ref().and_then(|end| end.output_sha256.as_ref());
         match digest {
-            Some(digest) if !own.exists() => self.blobs.join(digest),
+            Some(digest) if !own.exists() => self.blobs.folder().join(digest),
             _ => own,
         }
     }

@@ -13,10 +13,7 @@ use super::{
     shim::wall_us,
     tree::Tree,
 };
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::PathBuf};
 use tiebeam_executor::journal::Standing;
 
 /// Outputs up to this size stay in the command's folder: the record has them whole.
@@ -149,27 +146,18 @@ pub(super) fn remove_cgroup_of_the_dead(story: &Story) {
 }
 
 /// Moves an output that the record cannot hold to the blobs. Returns where it is, and whether it
-/// is a blob. The shim has synced it; the rename is atomic, and doing it again does nothing.
+/// is a blob. The shim has synced it; to do it again does nothing.
 fn store_output(inner: &Inner, place: &Place, end: &EndLine) -> Result<(PathBuf, bool), HostError> {
     let own = place.output();
     let Some(digest) = end.output_sha256.as_ref().filter(|_| end.kept_bytes > BLOB_BYTES_MIN)
     else {
         return Ok((own, false));
     };
-    let blob = inner.blobs.join(digest);
-    match fs::rename(&own, &blob) {
-        Ok(()) => {
-            for folder in [inner.blobs.as_path(), place.folder.as_path()] {
-                sync_folder(folder).map_err(HostError::file("sync", folder))?;
-            }
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(HostError::file("move to the blobs", &own)(error)),
+    let blob = inner.blobs.folder().join(digest);
+    let is_to_move = own.exists();
+    let there = inner.blobs.move_in(digest, &place.job(), &own).map_err(HostError::Blob)?;
+    if is_to_move {
+        sync_folder(&place.folder).map_err(HostError::file("sync", &place.folder))?;
     }
-    let there = is_file(&blob);
     Ok((blob, there))
-}
-
-fn is_file(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|found| found.is_file())
 }

@@ -40,6 +40,8 @@ async fn job_history(engine: Arc<Engine>, call: Call, a: Arguments) -> Result<Va
     wait_for_stamps(&engine, &state).await;
     let limit = request.limit;
     let reader = engine.history.clone();
+    // Looked at first: a gap that is filled meanwhile may have had what the page lacks.
+    let missing = engine.history.gaps(state.chain.floor_index.max(1));
     let page = tokio::task::spawn_blocking(move || {
         let visible_to = (!sees_all).then_some(user.as_str());
         reader.search(&request.filter, visible_to, request.cursor.as_deref(), limit)
@@ -61,7 +63,6 @@ async fn job_history(engine: Arc<Engine>, call: Call, a: Arguments) -> Result<Va
     records.extend(page.records);
     let mut answer = json!({"records": records, "cursor": page.cursor});
     // A page is not to look whole where records are missing (ruling 16).
-    let missing = engine.history.gaps(state.chain.floor_index.max(1));
     if !missing.is_empty() {
         answer["missing"] = json!(missing);
     }

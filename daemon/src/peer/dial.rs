@@ -88,7 +88,7 @@ pub async fn connect(
     link: &Link,
     purpose: Purpose,
 ) -> Result<TlsStream<TcpStream>, DialError> {
-    let mut first = None;
+    let (mut first, mut denied) = (None, false);
     for address in link.addresses() {
         match connect_to(shared, link, purpose, &address).await {
             Ok(stream) => {
@@ -98,11 +98,13 @@ pub async fn connect(
                 return Ok(stream);
             }
             Err(error) => {
-                link.note_denied(error.is_denial());
+                denied |= error.is_denial();
                 first.get_or_insert(error);
             }
         }
     }
+    // What another address says, or that nobody is there, does not take it back.
+    link.note_denied(denied);
     Err(first.unwrap_or(DialError::NoAddress))
 }
 

@@ -118,7 +118,8 @@ impl Link {
         worked.drain(..surplus);
     }
 
-    /// How the last attempt to connect ended: whether it said that this node is no member.
+    /// How the last attempt to connect ended: whether it said, at any of its addresses, that this
+    /// node is no member.
     pub fn note_denied(&self, denied: bool) {
         self.denies.store(denied, Ordering::Relaxed);
     }

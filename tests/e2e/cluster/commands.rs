@@ -152,6 +152,39 @@ fn what_a_command_on_another_node_prints_is_seen_while_it_runs() {
 }
 
 #[test]
+fn who_follows_a_job_hears_how_far_it_is() {
+    let cluster = start();
+    let node = &cluster.nodes[cluster.master()];
+    let (admin, eve) = (node.admin(), node.user("eve", 4711, "exausers"));
+    let follow = json!([{"jobs": "all", "kinds": ["progress"]}]);
+    let polled = [&admin, &eve]
+        .map(|login| node.call(login, "subscribe", follow.clone()).expect("a subscription"));
+    let mut wire = node.connect();
+    assert_eq!(wire.upgrade(&admin).expect("an answer").status, 101);
+    let call = json!({"jsonrpc": "2.0", "id": 1, "method": "subscribe", "params": follow});
+    wire.send_frame(&call.to_string()).expect("an open WebSocket");
+    let mut frame = || -> Value {
+        serde_json::from_str(&wire.frame().expect("a frame")).expect("JSON in a frame")
+    };
+    assert!(frame()["result"].is_number(), "the subscription's id");
+    // The second node's turn comes when the first one's has ended.
+    let gate = cluster.nodes[0].folder.join("gate");
+    let text = format!("until test -e {}; do sleep 0.1; done", gate.display());
+    let params = json!({"argv": ["/bin/sh", "-c", text], "nodes": [12, 13], "batch": "1"});
+    let id = cluster.call(&admin, "job_start", json!(["command_run", {"params": params}]));
+    let id = id.expect("a job");
+    let said = |percent: u8, text: &str| json!({"kind": "progress", "job": id, "percent": percent, "text": text});
+    assert_eq!(frame()["params"]["result"], said(0, "node 12"));
+    let heard = node.call(&admin, "events", json!([polled[0], 30])).expect("events");
+    assert_eq!(heard, json!([said(0, "node 12")]));
+    std::fs::write(&gate, "").expect("a new file");
+    assert_eq!(frame()["params"]["result"], said(50, "node 13"));
+    assert_eq!(cluster.result(id.as_str().expect("an id is text"))["result_code"], 0);
+    let heard = node.call(&eve, "events", json!([polled[1], 0])).expect("events");
+    assert_eq!(heard, json!([]), "it is not theirs");
+}
+
+#[test]
 fn a_command_on_another_node_is_cancelled_for_certain() {
     let cluster = start();
     let (marks, at) = (marks(&cluster), follower(&cluster));
@@ -196,12 +229,15 @@ fn a_node_that_comes_back_starts_nothing_that_was_given_up() {
 /// Lines of an output that no record holds whole.
 const LONG_LINES: u64 = 20_000;
 
+/// Their SHA-256.
+const LONG_DIGEST: &str = "131d30ef6802d970a1ba9b337f8533b4993b41b2407bfc6992a4842bb0bfe649";
+
 fn long_output() -> String {
     (1..=LONG_LINES).map(|line| format!("line {line}\n")).collect()
 }
 
-/// Runs a command with a long output on a node; gives the job's id and the output's digest.
-fn print_much(cluster: &TestCluster, at: usize) -> (String, String) {
+/// Runs a command with a long output on a node; gives the job's id and who holds the output.
+fn print_much(cluster: &TestCluster, at: usize) -> (String, Value) {
     let text = format!("i=0; while [ $i -lt {LONG_LINES} ]; do i=$((i+1)); echo line $i; done");
     let params = json!({"argv": ["/bin/sh", "-c", text], "nodes": [11 + at]});
     let result = cluster.exec("command_run", params);
@@ -210,8 +246,8 @@ fn print_much(cluster: &TestCluster, at: usize) -> (String, String) {
     let record = cluster.call(&cluster.admin(), "job_info", json!([id])).expect("a record");
     let command = &record["commands"][0];
     assert_eq!(command["truncated"], true, "{command}");
-    assert_eq!(command["holders"], json!([11, 12, 13]), "{command}");
-    (id, command["output_sha256"].as_str().expect("a digest").to_owned())
+    assert_eq!(command["output_sha256"], LONG_DIGEST, "{command}");
+    (id, command["holders"].clone())
 }
 
 fn has_blob(node: &tiebeam_tests::TestNode, digest: &str) -> bool {
@@ -219,11 +255,31 @@ fn has_blob(node: &tiebeam_tests::TestNode, digest: &str) -> bool {
 }
 
 #[test]
+fn a_copy_that_a_member_could_not_take_is_made_soon() {
+    let cluster = start();
+    let at = follower(&cluster);
+    let other = &cluster.nodes[(at + 1) % 3];
+    // Something has the name that the copy is to get.
+    let taken = other.data.join("blobs").join(LONG_DIGEST);
+    std::fs::create_dir_all(taken.join("in-the-way")).expect("the folder is there");
+    let (id, holders) = print_much(&cluster, at);
+    assert_eq!(holders.as_array().map(Vec::len), Some(2), "{holders}");
+    std::fs::remove_dir_all(&taken).expect("it is ours");
+    eventually("the copy is made", || has_blob(other, LONG_DIGEST).then_some(()));
+    for node in &cluster.nodes {
+        let marks = node.data.join("blobs").join(format!("{LONG_DIGEST}.jobs"));
+        let marks = std::fs::read_to_string(marks).expect("a blob has its jobs before its name");
+        assert!(marks.lines().any(|line| line == id), "{marks:?}");
+    }
+}
+
+#[test]
 fn a_long_output_outlives_the_disk_of_its_node() {
     let mut cluster = start();
     let at = follower(&cluster);
-    let (id, digest) = print_much(&cluster, at);
-    assert!(cluster.nodes.iter().all(|node| has_blob(node, &digest)));
+    let ((id, holders), digest) = (print_much(&cluster, at), LONG_DIGEST);
+    assert_eq!(holders, json!([11, 12, 13]));
+    assert!(cluster.nodes.iter().all(|node| has_blob(node, digest)));
     let told = |cluster: &TestCluster| {
         let name = format!("run-n{}", 11 + at);
         cluster.call(&cluster.admin(), "job_file", json!([id, name])).expect("the output")
@@ -234,7 +290,7 @@ fn a_long_output_outlives_the_disk_of_its_node() {
     assert_eq!(told(&cluster), long_output());
     // A spoilt copy is passed over, and one that is gone is made again on whoever joins.
     let master = cluster.master();
-    let spoilt = cluster.nodes[master].data.join("blobs").join(&digest);
+    let spoilt = cluster.nodes[master].data.join("blobs").join(digest);
     std::fs::write(&spoilt, "line 1\n").expect("its folder is there");
     assert_eq!(told(&cluster), long_output());
     cluster.output("node_remove", json!({"nid": 11 + at}));
@@ -242,7 +298,7 @@ fn a_long_output_outlives_the_disk_of_its_node() {
     let new = tiebeam_tests::TestNode::join(&cluster.nodes[cluster.master()], 14, options);
     cluster.nodes[at] = new;
     cluster.nodes[at].run();
-    eventually("the new member has a copy", || has_blob(&cluster.nodes[at], &digest).then_some(()));
+    eventually("the new member has a copy", || has_blob(&cluster.nodes[at], digest).then_some(()));
     assert_eq!(told(&cluster), long_output());
     let unknown = cluster.call(&cluster.admin(), "job_file", json!([id, "run-n99"]));
     assert_eq!(unknown.expect_err("no such command")["code"], -32602);

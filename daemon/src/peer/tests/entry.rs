@@ -137,3 +137,16 @@ fn key_hashes_are_compared_with_and_without_their_name() {
     assert!(is_same_key("sha256:ab12", "AB12"));
     assert!(!is_same_key("sha256:ab12", "ab13"));
 }
+
+#[tokio::test]
+async fn what_another_address_says_takes_no_denial_back() {
+    let nodes = Site::new().cluster(2).await;
+    let [one, two] = nodes.as_slice() else { panic!("two") };
+    let link = two.peers.0.links.load().get(&one.id).cloned().expect("a link");
+    // An address of before, where nobody is any more.
+    link.address_worked("127.0.0.1:1");
+    one.know(Vec::new());
+    until("word of it", || two.peers.deniers() == [1]).await;
+    let again = dial::connect(&two.peers.0, &link, wire::Purpose::Requests).await;
+    assert!(again.is_err() && two.peers.deniers() == [1]);
+}
