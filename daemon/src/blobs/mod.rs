@@ -7,7 +7,8 @@
 //!
 //! Beside each blob lies `<digest>.jobs` (`marks`). It is durable before the blob has its name, and
 //! one lock is held while either changes: so no stop leaves a blob that belongs to nobody, and none
-//! is removed for its old jobs while a new one gets it. A blob without one (a backup has none) stays.
+//! is removed for its old jobs while a new one gets it. A blob without such a file (a backup has
+//! none) stays.
 
 pub mod marks;
 pub mod spread;
@@ -288,8 +289,8 @@ impl Blobs {
         Ok(self.bytes(digest).is_some())
     }
 
-    /// Removes a blob, and after it what is known of its jobs, if these are still all of them; gives
-    /// whether it did.
+    /// Removes a blob, and after it what is known of its jobs, if these are still all of them;
+    /// gives whether it did.
     ///
     /// # Errors
     /// The disk failed.

@@ -1,8 +1,8 @@
 //! Blobs that are being fetched from other members: each by one at a time, and few at once.
 //!
-//! Owns nothing but their names. A disk that fills up is looked at between two pieces, so the number
-//! of those who write at once bounds by how much the look can be late. `spread` takes a turn and
-//! gives it back by dropping it.
+//! Owns nothing but their names. A disk that fills up is looked at between two pieces, so the
+//! number of those who write at once bounds by how much the look can be late. `spread` takes a turn
+//! and gives it back by dropping it.
 
 use super::Blobs;
 use std::collections::BTreeSet;

@@ -173,7 +173,11 @@ fn who_follows_a_job_hears_how_far_it_is() {
     let params = json!({"argv": ["/bin/sh", "-c", text], "nodes": [12, 13], "batch": "1"});
     let id = cluster.call(&admin, "job_start", json!(["command_run", {"params": params}]));
     let id = id.expect("a job");
-    let said = |percent: u8, text: &str| json!({"kind": "progress", "job": id, "percent": percent, "text": text});
+    let said = |percent, text| {
+        let mut event = json!({"kind": "progress", "text": text});
+        (event["job"], event["percent"]) = (id.clone(), json!(percent));
+        event
+    };
     assert_eq!(frame()["params"]["result"], said(0, "node 12"));
     let heard = node.call(&admin, "events", json!([polled[0], 30])).expect("events");
     assert_eq!(heard, json!([said(0, "node 12")]));
