@@ -73,6 +73,6 @@ mod tests {
         let edit = |kept| Notice::HandEdit { node: 11, revision: 4, kept };
         assert!(edit(None).is_short() && edit(Some("e".repeat(255))).is_short());
         assert!(!edit(Some("e".repeat(256))).is_short());
-        assert!(Notice::Clock { node: 11, off_s: Some(i64::MAX) }.is_short());
+        assert!(Notice::Clock { node: 11, off_s: Some(i64::MAX), right: false }.is_short());
     }
 }
