@@ -163,7 +163,7 @@ fn a_volatile_read_leaves_no_record() {
 #[test]
 fn a_reason_is_kept_word_for_word() {
     let node = TestNode::start(Options::default());
-    let reason = "new operator, ticket 4711: \"quoted\" – ümlaut";
+    let reason = "new operator, ticket 4711: \"quoted\" – ümlaut\n\tsecond: line";
     let kwargs = json!({"params": {"path": "app/a", "value": 1}, "reason": reason});
     let done = exec(&node, "config_set", kwargs).expect("a result");
     let id = &done["result_jobid"];

@@ -133,8 +133,9 @@ fn reason(value: &Value) -> Result<Option<String>, RpcError> {
         Value::String(text) if text.len() > REASON_BYTES_MAX => {
             Err(invalid("reason", format!("`reason` may have {REASON_BYTES_MAX} bytes")))
         }
-        Value::String(text) if text.chars().any(char::is_control) => {
-            Err(invalid("reason", "`reason` must be one line without control characters"))
+        Value::String(text) if text.chars().any(is_bad_in_text) => {
+            let must = "a text without control characters other than tabs and line ends";
+            Err(invalid("reason", format!("`reason` must be {must}")))
         }
         Value::String(text) => Ok(Some(text.clone())),
         _ => Err(invalid("reason", "`reason` must be a text")),
@@ -349,6 +350,10 @@ mod tests {
         assert!(Kwargs::read(&json!([])).is_err());
         let kwargs = Kwargs::read(&json!({"wait_s": 0.5, "params": null})).unwrap();
         assert_eq!(kwargs.wait_ms, Some(500));
+        let told = Kwargs::read(&json!({"reason": "ticket 4711:\n\tthe disk is full"}));
+        assert!(told.is_ok_and(|kwargs| kwargs.reason.is_some()), "a reason is free text");
+        let odd = Kwargs::read(&json!({"reason": "\u{1b}[2J"})).unwrap_err();
+        assert_eq!(odd.field.as_deref(), Some("reason"));
     }
 
     #[test]
