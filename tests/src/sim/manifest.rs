@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 use tiebeam_core::tree::Hash;
 use tiebeam_proto::{canonical, chain};
 
-/// Bytes of a piece of a snapshot: small, so that a State has several.
-pub(super) const CHUNK_BYTES: usize = 4 << 10;
+/// Pieces of a snapshot. Not so many bytes each: how long a State is depends on the hashes in it, and
+/// so on the wall clock, which must change nothing (invariant 19).
+const CHUNKS: usize = 8;
 /// Records of a piece of the history.
 pub(super) const RECORDS_MAX: usize = 16;
 
@@ -23,7 +24,7 @@ pub(super) struct Manifest {
 impl Manifest {
     /// The manifest of a body.
     pub(super) fn of(index: u64, body: &[u8]) -> Manifest {
-        Manifest { index, chunks: body.chunks(CHUNK_BYTES).map(digest).collect() }
+        Manifest { index, chunks: body.chunks(chunk_bytes(body)).map(digest).collect() }
     }
 
     /// Whether these bytes are its piece `nth`.
@@ -40,6 +41,11 @@ impl Manifest {
     pub(super) fn decode(bytes: &[u8]) -> Option<Manifest> {
         serde_json::from_slice(bytes).ok()
     }
+}
+
+/// Bytes of a piece of this body; the last one may be shorter.
+pub(super) fn chunk_bytes(body: &[u8]) -> usize {
+    body.len().div_ceil(CHUNKS).max(1)
 }
 
 fn digest(bytes: &[u8]) -> String {

@@ -106,8 +106,9 @@ impl Simulation {
         self.reached(at, "chunk.given")?;
         let Some(process) = &self.machines[at].process else { return Ok(()) };
         let bytes = process.offered.as_ref().and_then(|(manifest, body)| {
-            let from = wish.nth * super::manifest::CHUNK_BYTES;
-            let to = (from + super::manifest::CHUNK_BYTES).min(body.len());
+            let bytes = super::manifest::chunk_bytes(body);
+            let from = (wish.nth * bytes).min(body.len());
+            let to = (from + bytes).min(body.len());
             (manifest.index == wish.index).then(|| body.get(from..to).map(<[u8]>::to_vec))?
         });
         let chunk = Chunk { index: wish.index, nth: wish.nth, bytes };
