@@ -251,10 +251,19 @@ impl Node {
     fn tick_raft(&mut self) {
         let ticks = self.settings.ticks_to_election(self.elections);
         self.raw.raft.set_randomized_election_timeout(ticks);
+        if self.is_installing() {
+            self.raw.raft.election_elapsed = 0;
+        }
         self.raw.tick();
         let raft = &self.raw.raft;
         let campaigns = matches!(raft.state, StateRole::Candidate | StateRole::PreCandidate);
         self.elections += u64::from(campaigns && raft.election_elapsed == 0);
+    }
+
+    /// Whether a leader's snapshot took the place of the log and is not applied yet. Who campaigns
+    /// then has raft look for unapplied changes of members in entries that are gone: it panics.
+    fn is_installing(&self) -> bool {
+        self.raw.raft.raft_log.applied < self.installed
     }
 
     /// Campaigns at once if nobody else could win and all of the log is persisted. Raft refuses
@@ -264,6 +273,7 @@ impl Node {
         if self.membership.is_only_voter(self.settings.raft_id)
             && self.raw.raft.state == StateRole::Follower
             && self.electable
+            && !self.is_installing()
             && log.persisted == log.last_index()
         {
             self.raw.campaign().expect("raft takes its own call");
@@ -573,7 +583,7 @@ impl Node {
             return;
         }
         let kind = message.get_msg_type();
-        if kind == MessageType::MsgTimeoutNow && !self.electable {
+        if kind == MessageType::MsgTimeoutNow && (!self.electable || self.is_installing()) {
             return;
         }
         if kind == MessageType::MsgHeartbeat && message.term >= self.raw.raft.term {
