@@ -16,6 +16,7 @@
 
 #[cfg(test)]
 mod bus;
+mod campaign;
 #[cfg(test)]
 mod chaos;
 mod ports;
@@ -242,41 +243,6 @@ impl Node {
         if let Some(hard_state) = self.commit_unwritten.take() {
             let group = Group { hard_state: Some(hard_state), ..Group::default() };
             self.persist(group, Vec::new());
-        }
-    }
-
-    /// Lets raft's time pass, with the election timeout of this node's own source: raft draws one
-    /// of a thread's, which no simulation could repeat. Each election gets another one; with the
-    /// same ones, two nodes that once campaigned together would do so for ever.
-    fn tick_raft(&mut self) {
-        let ticks = self.settings.ticks_to_election(self.elections);
-        self.raw.raft.set_randomized_election_timeout(ticks);
-        if self.is_installing() {
-            self.raw.raft.election_elapsed = 0;
-        }
-        self.raw.tick();
-        let raft = &self.raw.raft;
-        let campaigns = matches!(raft.state, StateRole::Candidate | StateRole::PreCandidate);
-        self.elections += u64::from(campaigns && raft.election_elapsed == 0);
-    }
-
-    /// Whether a leader's snapshot took the place of the log and is not applied yet. Who campaigns
-    /// then has raft look for unapplied changes of members in entries that are gone: it panics.
-    fn is_installing(&self) -> bool {
-        self.raw.raft.raft_log.applied < self.installed
-    }
-
-    /// Campaigns at once if nobody else could win and all of the log is persisted. Raft refuses
-    /// while a committed change of membership is not applied; the call is repeated then.
-    fn lead_if_alone(&mut self) {
-        let log = &self.raw.raft.raft_log;
-        if self.membership.is_only_voter(self.settings.raft_id)
-            && self.raw.raft.state == StateRole::Follower
-            && self.electable
-            && !self.is_installing()
-            && log.persisted == log.last_index()
-        {
-            self.raw.campaign().expect("raft takes its own call");
         }
     }
 

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use tiebeam_core::tree::Hash;
 use tiebeam_proto::{canonical, chain};
 
-/// Pieces of a snapshot. Not so many bytes each: how long a State is depends on the hashes in it, and
-/// so on the wall clock, which must change nothing (invariant 19).
+/// Pieces of a snapshot. Not so many bytes each: how long a State is depends on the hashes in it,
+/// and so on the wall clock, which must change nothing (invariant 19).
 const CHUNKS: usize = 8;
 /// Records of a piece of the history.
 pub(super) const RECORDS_MAX: usize = 16;

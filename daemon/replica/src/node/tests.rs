@@ -341,40 +341,6 @@ fn a_member_joins_by_snapshot_becomes_a_voter_and_another_leaves() {
 }
 
 #[test]
-fn nobody_campaigns_between_a_snapshot_and_its_install() {
-    let members = Membership::of_voters([1, 2, 3]);
-    let mut node = Node::new(settings(3), start(members.clone())).unwrap();
-    let message = |kind| {
-        let mut message = eraftpb::Message::default();
-        message.set_msg_type(kind);
-        (message.from, message.to, message.term) = (1, 3, 2);
-        message
-    };
-    let mut offer = message(MessageType::MsgSnapshot);
-    let meta = offer.mut_snapshot().mut_metadata();
-    (meta.index, meta.term) = (100, 1);
-    meta.set_conf_state(members.conf_state());
-    offer.mut_snapshot().data = Bytes::from_static(b"chunks");
-    let hear = |node: &mut Node, message| {
-        let bytes = Envelope { message }.encode().into();
-        node.step(Input::Message { from: 1, bytes })
-    };
-    let outputs = hear(&mut node, offer);
-    assert!(outputs.iter().any(|one| matches!(one, Output::InstallSnapshot { .. })));
-    let asks = |node: &mut Node| {
-        let mut outputs: Vec<Output> = (0..100).flat_map(|_| node.step(Input::Tick)).collect();
-        outputs.extend(hear(node, message(MessageType::MsgTimeoutNow)));
-        outputs.iter().any(|one| matches!(one, Output::Role(role) if role.role == Role::Candidate))
-    };
-    assert!(!asks(&mut node), "it is not written");
-    let written = node.step(Input::Persisted { group: 1 });
-    assert!(written.iter().any(|one| matches!(one, Output::Send(_))), "it is acknowledged");
-    assert!(!asks(&mut node), "it is not applied");
-    node.step(Input::Applied { index: 100 });
-    assert!(asks(&mut node));
-}
-
-#[test]
 fn a_leader_that_commits_its_own_removal_leads_no_more() {
     let mut bus = Bus::new(&[1, 2, 3]);
     // The leader of before proposed it, wrote it to this node alone, and was gone.
