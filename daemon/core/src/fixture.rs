@@ -4,11 +4,11 @@
 
 use crate::effect::{Answer, Effect};
 use crate::genesis::Genesis;
-use crate::proposal::{Body, Header, Intent, Needs, Proposal, Submission};
+use crate::proposal::{Body, CommandEnded, Header, Intent, Needs, Proposal, Submission};
 use crate::state::State;
 use std::sync::Arc;
 use tiebeam_proto::Kind;
-use tiebeam_proto::record::{Archived, Mode};
+use tiebeam_proto::record::{Archived, CommandRecord, Mode};
 use tiebeam_proto::time::Time;
 
 /// What a cluster of node 11 begins with.
@@ -56,6 +56,17 @@ pub fn submission(state: &State) -> Submission {
         deadline_us: 60_000_000,
         submitted: Time(0),
     }
+}
+
+/// That the command `run-n11` of job 1 ended, with this result.
+pub fn command_ended(result: &str) -> Body {
+    let record = CommandRecord {
+        name: "run-n11".into(),
+        node: 11,
+        result: result.into(),
+        ..CommandRecord::default()
+    };
+    Body::CommandEnded(Box::new(CommandEnded { job: 1, key: "run-n11".into(), record }))
 }
 
 /// That job 1 begins its command `run-n<node>` on this node.

@@ -252,10 +252,7 @@ fn stopped(live: Option<&Arc<Job>>, plan: Plan, why: Stop) -> Plan {
 mod tests {
     use super::*;
     use tiebeam_core::fixture;
-    use tiebeam_core::proposal::{
-        Body, Cancel, CommandEnded, Read, RunOnce, Schedule, Submission, Write,
-    };
-    use tiebeam_proto::record::CommandRecord;
+    use tiebeam_core::proposal::{Body, Cancel, Read, RunOnce, Schedule, Submission, Write};
 
     const OFFICE: Office = Office { leads: true, term: 1 };
     const EARLY: Moment = Moment { now_us: 5, clock_us: 5 };
@@ -272,14 +269,7 @@ mod tests {
     }
 
     fn command_ends(state: &mut State, result: &str) {
-        let record = CommandRecord {
-            name: "run-n11".into(),
-            node: 11,
-            result: result.into(),
-            ..CommandRecord::default()
-        };
-        let ended = CommandEnded { job: 1, key: "run-n11".into(), record };
-        fixture::apply(state, Body::CommandEnded(Box::new(ended)));
+        fixture::apply(state, fixture::command_ended(result));
     }
 
     fn begun(state: &State) -> Run {

@@ -145,7 +145,7 @@ fn refused(code: ErrorCode, text: &str) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::{apply, archived, intent, state, submission};
+    use crate::fixture::{apply, archived, command_ended, intent, state, submission};
     use crate::lock::Lock;
     use crate::proposal::{Body, Cancel, Finish, Plan, Schedule};
     use tiebeam_proto::Outcome;
@@ -153,14 +153,7 @@ mod tests {
     use tiebeam_proto::time::Time;
 
     fn ended(state: &mut State, result: &str) -> Vec<Archived> {
-        let record = CommandRecord {
-            name: "run-n11".into(),
-            node: 11,
-            result: result.into(),
-            ..CommandRecord::default()
-        };
-        let ended = CommandEnded { job: 1, key: "run-n11".into(), record };
-        archived(apply(state, Body::CommandEnded(Box::new(ended))).1)
+        archived(apply(state, command_ended(result)).1)
     }
 
     /// A job that holds `locks` and runs a command on `node`.
