@@ -15,6 +15,7 @@ pub mod spread;
 pub mod tend;
 mod turns;
 
+use crate::durable::{self, DurableError};
 use marks::Marks;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
@@ -60,6 +61,12 @@ pub enum BlobError {
         #[source]
         source: io::Error,
     },
+}
+
+impl From<DurableError> for BlobError {
+    fn from(DurableError { operation, path, source }: DurableError) -> BlobError {
+        BlobError::Io { operation, path, source }
+    }
 }
 
 fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BlobError + use<> {
@@ -254,14 +261,7 @@ impl Blobs {
         if folded == marks {
             return Ok(());
         }
-        let aside = self.unfinished(digest);
-        let mut options = OpenOptions::new();
-        let file = options.write(true).create_new(true).mode(0o600).open(&aside);
-        let mut file = file.map_err(failed("make", &aside))?;
-        file.write_all(folded.text().as_bytes()).map_err(failed("write", &aside))?;
-        file.sync_all().map_err(failed("sync", &aside))?;
-        fs::rename(&aside, &path).map_err(failed("rename", &aside))?;
-        self.sync()
+        Ok(durable::replace(&path, folded.text().as_bytes(), 0o600)?)
     }
 
     /// Notes the jobs if the blob is here; gives all that name it, or `None` if it is not.
@@ -363,8 +363,7 @@ impl Blobs {
     }
 
     fn sync(&self) -> Result<(), BlobError> {
-        let synced = File::open(&self.folder).and_then(|folder| folder.sync_all());
-        synced.map_err(failed("sync", &self.folder))
+        Ok(durable::sync_folder(&self.folder)?)
     }
 }
 
